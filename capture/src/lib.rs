@@ -1,0 +1,3 @@
+//! Reads failing disks into a store.
+
+pub mod device;

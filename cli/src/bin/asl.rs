@@ -1,0 +1,3 @@
+//! See `cli/src/lib.rs`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! An artifact store on any mounted path.
+
+pub mod vfs;
