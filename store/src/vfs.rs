@@ -18,7 +18,8 @@
 use std::io;
 
 // pub mod fault;
-// pub mod real;
+mod path;
+pub mod real;
 
 /// How an existing file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
