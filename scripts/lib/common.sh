@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # what is set here is read by the scripts that source this file
+# What every script here shares. Source it right after `set -euo pipefail`;
+# it leaves the shell in the root of the repository.
+
+# mke2fs, losetup and others live in sbin, which a user's PATH often lacks.
+export PATH="$PATH:/usr/sbin:/sbin"
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$ROOT" || exit
+
+SCRIPT=$(basename "$0")
+ARCH=$(uname -m)
+
+# Everything that is built lands under here; CARGO_TARGET_DIR moves it, as for cargo itself.
+TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+
+# The statically linked programs, in the order in which they are reported.
+STATIC_BINARIES=(asl asl-capture)
+
+say() { printf '%s: %s\n' "$SCRIPT" "$*"; }
+warn() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
+die() {
+  warn "$*"
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if [[ $EUID -eq 0 ]]; then
+    "$@"
+  elif have sudo; then
+    sudo "$@"
+  else
+    die "needs root to run: $*"
+  fi
+}
+
+# Runs a command silently; shows everything that it printed if it fails.
+quietly() {
+  local log status=0
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 </dev/null || status=$?
+  if ((status)); then
+    cat "$log" >&2
+  fi
+  rm -f "$log"
+  return "$status"
+}
+
+# Python packages go into a virtual environment in the user's cache, shared by all clones and work trees.
+# Its name carries a digest of what it is to hold, so that a changed requirement makes a new one.
+VENV_HOME=${ASL_VENV_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/asl-dev}
+
+# venv_path NAME: where the environment for scripts/requirements/NAME.txt is, or will be.
+venv_path() {
+  local digest
+  digest=$(sha256sum "$ROOT/scripts/requirements/$1.txt")
+  printf '%s/%s-%s\n' "$VENV_HOME" "$1" "${digest:0:12}"
+}
+
+venv_ready() { [[ -e "$(venv_path "$1")/complete" ]]; }
+
+# The two ways to a static binary; scripts/build-static says more about them.
+static_route_rustup() { # TARGET
+  have rustup && have musl-gcc && rustup target list --installed 2>/dev/null | grep -qx "$1"
+}
+
+static_route_debian() {
+  # The standard library's source with its vendored crates is what tells rust-web-src from a mere compiler.
+  [[ -x /usr/bin/cargo && -x /usr/bin/rustc ]] &&
+    [[ -e $(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml ]] &&
+    venv_ready static
+}
