@@ -11,6 +11,19 @@
 //! - [`ReadFailure::Fatal`]: this process cannot read here at all (EBADF,
 //!   EACCES, EINVAL from misalignment, ENOMEM). The capture stops.
 
+mod failure;
+pub mod fault;
+mod image;
+mod open;
+
+pub use self::failure::classify;
+pub use self::fault::{FaultDevice, FaultDeviceBuilder, VirtualClock};
+pub use self::image::ImageFile;
+pub use self::open::{
+    NotASource, OpenError, OpenOptions, Opened, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN, Warning,
+    open_source,
+};
+
 /// Size and sector sizes of a source, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {

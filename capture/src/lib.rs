@@ -1,3 +1,6 @@
 //! Reads failing disks into a store.
 
+pub mod buffer;
 pub mod device;
+pub mod inventory;
+pub mod sys;

@@ -1,0 +1,146 @@
+//! The only unsafe code of the crate: block device ioctls that rustix has no
+//! safe form of, and memory aligned as direct I/O wants it.
+//!
+//! Everything is exposed as safe functions and types. Nothing here is kept on
+//! disk, so a crash leaves nothing.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+use rustix::io::Result;
+use rustix::ioctl::{Getter, Opcode, ioctl, opcode};
+
+/// Alignment of [`AlignedBytes`]: the largest that Linux asks of direct I/O on
+/// any device with a page of 4 KiB (open(2), `O_DIRECT`).
+pub const BUFFER_ALIGN: usize = 4096;
+
+/// `_IOR(0x12, 114, size_t)` of `linux/fs.h`; the kernel writes a `u64` whatever `size_t` is.
+const BLKGETSIZE64: Opcode = opcode::read::<usize>(0x12, 114);
+/// `_IO(0x12, 94)` of `linux/fs.h`; the kernel writes an `int`.
+const BLKROGET: Opcode = opcode::none(0x12, 94);
+
+/// Size of a block device in bytes; 0 when there is no medium or the device is
+/// gone. Errors: `ENOTTY` when `device` is no block device.
+pub fn device_size_bytes(device: impl AsFd) -> Result<u64> {
+    #[expect(unsafe_code, reason = "rustix has no safe BLKGETSIZE64")]
+    // SAFETY: the kernel's BLKGETSIZE64 writes exactly one u64 (block/ioctl.c,
+    // `put_u64`), which is the type that the getter provides room for.
+    unsafe {
+        ioctl(device, Getter::<BLKGETSIZE64, u64>::new())
+    }
+}
+
+/// Whether the kernel refuses writes to a block device. Errors: `ENOTTY` when
+/// `device` is no block device.
+pub fn device_is_read_only(device: impl AsFd) -> Result<bool> {
+    #[expect(unsafe_code, reason = "rustix has no safe BLKROGET")]
+    // SAFETY: the kernel's BLKROGET writes exactly one int (block/ioctl.c,
+    // `put_int`), which is the type that the getter provides room for.
+    let read_only = unsafe { ioctl(device, Getter::<BLKROGET, i32>::new()) }?;
+    Ok(read_only != 0)
+}
+
+/// Logical sector size of a block device in bytes (`BLKSSZGET`).
+pub fn device_logical_sector_bytes(device: impl AsFd) -> Result<u32> {
+    rustix::fs::ioctl_blksszget(device)
+}
+
+/// Physical sector size of a block device in bytes, as the device claims it (`BLKPBSZGET`).
+pub fn device_physical_sector_bytes(device: impl AsFd) -> Result<u32> {
+    rustix::fs::ioctl_blkpbszget(device)
+}
+
+/// Bytes at an address that is a multiple of [`BUFFER_ALIGN`]: zeroed, and so
+/// faulted in, once when allocated.
+pub struct AlignedBytes {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl AlignedBytes {
+    /// Allocates `len` bytes. Aborts the process when memory is exhausted, as
+    /// `Vec` does.
+    ///
+    /// # Panics
+    /// When `len` is 0 or beyond `isize::MAX`.
+    pub fn new(len: usize) -> Self {
+        assert!(len > 0, "an aligned buffer has at least one byte");
+        let layout = Layout::from_size_align(len, BUFFER_ALIGN)
+            .expect("a buffer is smaller than isize::MAX");
+        #[expect(unsafe_code, reason = "std has no safe aligned allocation")]
+        // SAFETY: the layout's size is not 0, as asserted above.
+        let start = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => Self { start, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        #[expect(unsafe_code, reason = "a slice over an aligned allocation")]
+        // SAFETY: `start` points to `layout.size()` bytes that were initialised
+        // by `alloc_zeroed`, are owned by `self` alone, and live as long as it.
+        unsafe {
+            std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size())
+        }
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        #[expect(unsafe_code, reason = "a slice over an aligned allocation")]
+        // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size())
+        }
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "frees what `new` allocated")]
+        // SAFETY: `start` came from `alloc_zeroed` with this very layout and is
+        // freed once, here.
+        unsafe {
+            dealloc(self.start.as_ptr(), self.layout);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "a raw pointer is not Send by itself")]
+// SAFETY: the allocation is owned by this value alone and tied to no thread.
+unsafe impl Send for AlignedBytes {}
+
+#[expect(unsafe_code, reason = "a raw pointer is not Sync by itself")]
+// SAFETY: through a shared reference the bytes can only be read.
+unsafe impl Sync for AlignedBytes {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_zeroed_and_writable() {
+        for len in [1, 512, 4096, 1 << 20] {
+            let mut bytes = AlignedBytes::new(len);
+            assert_eq!(bytes.len(), len);
+            assert_eq!(bytes.as_ptr() as usize % BUFFER_ALIGN, 0);
+            assert!(bytes.iter().all(|&b| b == 0));
+            bytes.fill(0xa5);
+            assert!(bytes.iter().all(|&b| b == 0xa5));
+        }
+    }
+
+    #[test]
+    fn a_regular_file_has_no_device_size() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(device_size_bytes(&file), Err(rustix::io::Errno::NOTTY));
+        assert_eq!(device_is_read_only(&file), Err(rustix::io::Errno::NOTTY));
+    }
+}
