@@ -3,4 +3,5 @@
 pub mod buffer;
 pub mod device;
 pub mod inventory;
+pub mod map;
 pub mod sys;
