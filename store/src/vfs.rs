@@ -11,13 +11,14 @@
 //!   [`Vfs::sync_dir`] of its directory returned `Ok`.
 //! - After a failed `sync` nothing written since the last good one may be
 //!   believed, and asking again proves nothing: the kernel may have marked the
-//!   pages clean (Rebello et al., USENIX ATC 2020). The file is abandoned.
+//!   pages clean (Rebello et al., USENIX ATC 2020). The file is abandoned. A
+//!   failed `sync_dir` leaves the names it should have settled in the same doubt.
 //! - Hard links, chmod, `O_TMPFILE`, `fallocate` and mmap are never used: FAT,
 //!   NTFS-3G and SSHFS lack one or another.
 
 use std::io;
 
-// pub mod fault;
+pub mod fault;
 mod path;
 pub mod real;
 
