@@ -27,9 +27,6 @@ use rustix::io::{Errno, retry_on_intr};
 use super::path::{check_dir, invalid, split};
 use super::{Access, DirEntry, FsStat, Metadata, Vfs, VfsFile, VfsLock};
 
-/// Most slices that one `pwritev(2)` takes (`IOV_MAX` on Linux).
-const SLICES_MAX: usize = 1024;
-
 /// How `openat2` resolves every path below the root.
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -331,10 +328,10 @@ impl VfsFile for RealFile {
         let mut rest = slices.as_mut_slice();
         let mut at = offset;
         while !rest.is_empty() {
-            let batch = &rest[..rest.len().min(SLICES_MAX)];
-            // Where space runs out half way, this comes back short and says
-            // why only when asked for the remainder.
-            let n = retry_on_intr(|| rustix::io::pwritev(&self.0, batch, at))?;
+            // This comes back short for more slices than the kernel takes, and
+            // where space runs out half way, which it admits only when asked
+            // for the remainder.
+            let n = retry_on_intr(|| rustix::io::pwritev(&self.0, rest, at))?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -342,6 +342,36 @@ fn an_unsynced_rename_leaves_the_old_or_the_new_name() {
 }
 
 #[test]
+fn a_name_that_is_used_again_costs_no_renamed_file() {
+    let vfs = FaultVfs::new();
+    put_durably(&vfs, "a", b"old");
+    vfs.rename("a", "b").unwrap();
+    put(&vfs, "a", b"new").sync().unwrap();
+    let mut found = BTreeSet::new();
+    for policy in every_cut() {
+        let cut = vfs.power_cut(policy);
+        let old = |path| cut.read_file(path).is_ok_and(|bytes| bytes == b"old");
+        assert_ne!(old("a"), old("b"), "{policy:?}");
+        found.insert(paths(&cut));
+    }
+    let names = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+    let expected = [names(&["a"]), names(&["a", "b"]), names(&["b"])];
+    assert_eq!(found, BTreeSet::from(expected));
+}
+
+#[test]
+fn what_a_failed_sync_wrote_may_be_there_all_the_same() {
+    let vfs = FaultVfs::new();
+    let file = put_durably(&vfs, "a", b"");
+    file.write_at(0, &[b"frame"]).unwrap();
+    vfs.fail_op(vfs.ops(), EIO, FailMode::Once);
+    file.sync().unwrap_err();
+    let torn = |seed| vfs.power_cut(CrashPolicy::Torn { seed });
+    let found: BTreeSet<_> = (0..50).map(|s| torn(s).read_file("a").unwrap()).collect();
+    assert!(found.contains(b"frame".as_slice()) && found.contains(b"".as_slice()));
+}
+
+#[test]
 fn a_rename_over_a_file_leaves_one_of_the_two() {
     let vfs = FaultVfs::new();
     put_durably(&vfs, "current", b"old");
