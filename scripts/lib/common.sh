@@ -73,3 +73,16 @@ static_route_debian() {
     [[ -e $(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml ]] &&
     venv_ready static
 }
+
+# on_exit COMMAND [ARGUMENT...]: runs it when the script ends, however it ends; the latest first.
+EXIT_COMMANDS=()
+on_exit() {
+  EXIT_COMMANDS+=("$(printf '%q ' "$@")")
+  trap run_exit_commands EXIT
+}
+run_exit_commands() {
+  local i
+  for ((i = ${#EXIT_COMMANDS[@]} - 1; i >= 0; i--)); do
+    eval "${EXIT_COMMANDS[i]}" || true
+  done
+}
