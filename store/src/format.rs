@@ -382,11 +382,13 @@ layout! {
 
 layout! {
     /// One entry of a chunk list (`ENCODING_CHUNKED`).
-    chunk_entry 40 { KEY 32, LEN 8, }
+    chunk_entry 40 { KEY 32, BYTES 8, }
 }
 
 const _: () = assert!(PAGE_RECORDS * index_record::LEN + page_foot::LEN == PAGE_LEN);
-const _: () = assert!(frame_header::LEN % ALIGNMENT == 0 && record_head::LEN % ALIGNMENT == 0);
+const _: () = assert!(
+    frame_header::LEN.is_multiple_of(ALIGNMENT) && record_head::LEN.is_multiple_of(ALIGNMENT)
+);
 
 /// Every layout by the name that `docs/FORMAT.md` gives it.
 pub const LAYOUTS: &[(&str, &[Field])] = &[

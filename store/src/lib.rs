@@ -1,3 +1,35 @@
 //! An artifact store on any mounted path.
+//!
+//! Artifacts are opaque bytes named by BLAKE3. Immutable sealed blocks hold them;
+//! index segments map a key to `(block, offset, length)`; an append-only log is
+//! the truth about what is visible; snapshots pin a prefix of it. `docs/FORMAT.md`
+//! has the bytes, `docs/DESIGN.md` the reasons.
+//!
+//! This library knows no terminal, no clock, no environment and no chance: they
+//! come in through [`Context`]. All file access goes through [`vfs::Vfs`].
 
+pub mod block;
+pub mod current;
+pub mod filter;
+pub mod format;
+pub mod frame;
+pub mod id;
+pub mod index;
+pub mod log;
+pub mod params;
+pub mod segment;
+pub mod snapshot;
+pub mod state;
 pub mod vfs;
+
+mod error;
+mod store;
+mod writer;
+
+pub use block::Owner;
+pub use error::{Error, Result};
+pub use frame::{Bytes, Compression, Encoder, Frame};
+pub use id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId};
+pub use params::Params;
+pub use store::StoreHandle;
+pub use writer::{Context, Put, Recovery, StoreWriter, WriteOptions, create};

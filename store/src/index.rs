@@ -1,0 +1,356 @@
+//! The index in memory: level 0 as a map, segments with their filters.
+//!
+//! Lookup: the newest entry wins. Level 0 is newer than every segment, and of a
+//! shard's segments the higher number is newer. A tombstone hides its key.
+//! Memory is bounded by the flush threshold, the fan-out tables and the filters
+//! (about two bytes a key), not by what is stored.
+
+use std::collections::HashMap;
+
+use crate::block;
+use crate::error::{Error, Result};
+use crate::filter::{self, Filter};
+use crate::format::{self, index_record as ir};
+use crate::id::{BlockId, Key};
+use crate::segment::{IndexRecord, Segment, SegmentRef};
+use crate::state::{Level0, State};
+use crate::vfs::{Access, Vfs};
+
+/// A part of the index that could not be read; lookups go on without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, relative to the store.
+    pub path: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+struct Loaded {
+    segment: Segment,
+    of: SegmentRef,
+    filter: Option<Filter>,
+}
+
+/// The index of one state.
+pub struct Index {
+    shards: u32,
+    level0: HashMap<Key, IndexRecord>,
+    /// By shard, newest first.
+    segments: Vec<Vec<Loaded>>,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+}
+
+impl Index {
+    /// Loads the index of `state`: tables of contents of level 0, segment tables,
+    /// filters where they are intact. Damage becomes a [`Problem`], never an error.
+    pub fn load(vfs: &dyn Vfs, state: &State) -> Result<Self> {
+        let shards = state.params().shards;
+        let mut index = Self {
+            shards,
+            level0: HashMap::new(),
+            segments: (0..shards).map(|_| Vec::new()).collect(),
+            problems: Vec::new(),
+        };
+        for (_, entries) in &state.level0 {
+            index.add_level0(vfs, state, entries)?;
+        }
+        for shard in 0..shards {
+            index.load_shard(vfs, state, shard)?;
+        }
+        Ok(index)
+    }
+
+    fn add_level0(&mut self, vfs: &dyn Vfs, state: &State, entries: &Level0) -> Result<()> {
+        let Level0::Block(id) = entries else {
+            self.insert_logged(entries);
+            return Ok(());
+        };
+        let id = BlockId(*id);
+        match open_block(vfs, state, id).and_then(|(file, path)| block::read_sealed(&*file, &path))
+        {
+            Ok(sealed) => records_of(id, &sealed).for_each(|record| self.insert(record)),
+            Err(error @ Error::NewerFormat { .. }) => return Err(error),
+            Err(error) => self.problem(block_path(state, id), &error),
+        }
+        Ok(())
+    }
+
+    /// Adds the entries that a log record holds itself; a block's are in the block.
+    pub fn insert_logged(&mut self, entries: &Level0) {
+        match entries {
+            Level0::Adds(raw) => raw
+                .chunks_exact(ir::LEN)
+                .for_each(|raw| self.insert(IndexRecord::decode(raw))),
+            Level0::Tombstones(keys) => keys.chunks_exact(32).for_each(|key| {
+                self.insert(IndexRecord::tombstone(Key(key
+                    .try_into()
+                    .expect("32 bytes"))))
+            }),
+            Level0::Block(_) => {}
+        }
+    }
+
+    /// Loads the segments of one shard again.
+    pub fn load_shard(&mut self, vfs: &dyn Vfs, state: &State, shard: u32) -> Result<()> {
+        let wanted = state.segments_of(shard);
+        if wanted.is_empty() {
+            self.segments[shard as usize].clear();
+            return Ok(());
+        }
+        let mut filters = read_filters(vfs, shard).unwrap_or_default();
+        let mut loaded = Vec::with_capacity(wanted.len());
+        for of in wanted.into_iter().rev() {
+            match Segment::open(vfs, state.store_id(), &of) {
+                Ok(segment) => {
+                    let at = filters.iter().position(|(number, digest, _)| {
+                        (*number, *digest) == (of.number, of.digest)
+                    });
+                    let filter = at.map(|at| filters.swap_remove(at).2);
+                    loaded.push(Loaded {
+                        segment,
+                        of,
+                        filter,
+                    });
+                }
+                Err(error @ Error::NewerFormat { .. }) => return Err(error),
+                Err(error) => {
+                    self.problem(crate::segment::segment_path(of.shard, of.number), &error)
+                }
+            }
+        }
+        self.segments[shard as usize] = loaded;
+        Ok(())
+    }
+
+    fn problem(&mut self, path: String, error: &Error) {
+        let what = match error {
+            Error::Damaged { what, .. } => what.clone(),
+            Error::Io { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        self.problems.push(Problem { path, what });
+    }
+
+    /// Adds an entry of level 0; it hides older ones.
+    pub fn insert(&mut self, record: IndexRecord) {
+        self.level0.insert(record.key, record);
+    }
+
+    /// Entries in level 0.
+    pub fn level0_len(&self) -> usize {
+        self.level0.len()
+    }
+
+    /// Level 0's entries in key order.
+    pub fn level0_sorted(&self) -> Vec<IndexRecord> {
+        let mut records: Vec<_> = self.level0.values().copied().collect();
+        records.sort_unstable_by_key(|record| record.key);
+        records
+    }
+
+    /// Forgets level 0: a flush made it segments.
+    pub fn clear_level0(&mut self) {
+        self.level0 = HashMap::new();
+    }
+
+    /// The newest entry of `key`, tombstones included.
+    pub fn newest(&self, key: &Key) -> Result<Option<IndexRecord>> {
+        if let Some(record) = self.level0.get(key) {
+            return Ok(Some(*record));
+        }
+        for loaded in &self.segments[key.shard(self.shards) as usize] {
+            if loaded
+                .filter
+                .as_ref()
+                .is_some_and(|filter| !filter.may_contain(key))
+            {
+                continue;
+            }
+            if let Some(record) = loaded.segment.lookup(key)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The visible entry of `key`.
+    pub fn lookup(&self, key: &Key) -> Result<Option<IndexRecord>> {
+        Ok(self.newest(key)?.filter(|record| !record.is_tombstone()))
+    }
+
+    /// Calls `each` for every visible entry, in key order.
+    pub fn for_each(&self, each: &mut dyn FnMut(IndexRecord) -> Result<()>) -> Result<()> {
+        let level0 = self.level0_sorted();
+        let mut from = 0;
+        for shard in 0..self.shards {
+            let of_shard =
+                level0[from..].partition_point(|record| record.key.shard(self.shards) == shard);
+            let newest = level0[from..from + of_shard].to_vec();
+            from += of_shard;
+            for record in self.merged(shard, newest) {
+                let record = record?;
+                if !record.is_tombstone() {
+                    each(record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries of a shard in key order, the newest of each key, tombstones
+    /// included: `newest` (sorted) over its segments.
+    pub fn merged(
+        &self,
+        shard: u32,
+        newest: Vec<IndexRecord>,
+    ) -> impl Iterator<Item = Result<IndexRecord>> + '_ {
+        let mut sources: Vec<
+            std::iter::Peekable<Box<dyn Iterator<Item = Result<IndexRecord>> + '_>>,
+        > = Vec::new();
+        sources
+            .push((Box::new(newest.into_iter().map(Ok)) as Box<dyn Iterator<Item = _>>).peekable());
+        for loaded in &self.segments[shard as usize] {
+            sources
+                .push((Box::new(loaded.segment.iter()) as Box<dyn Iterator<Item = _>>).peekable());
+        }
+        std::iter::from_fn(move || {
+            let mut least: Option<(usize, Key)> = None;
+            for (at, source) in sources.iter_mut().enumerate() {
+                match source.peek() {
+                    Some(Ok(record)) if least.is_none_or(|(_, key)| record.key < key) => {
+                        least = Some((at, record.key))
+                    }
+                    Some(Err(_)) => return source.next(),
+                    _ => {}
+                }
+            }
+            let (at, key) = least?;
+            let record = sources[at].next();
+            for source in &mut sources[at + 1..] {
+                while source
+                    .next_if(|other| other.as_ref().is_ok_and(|other| other.key == key))
+                    .is_some()
+                {}
+            }
+            record
+        })
+    }
+
+    /// Builds the filters that are missing in a shard and writes its filter file
+    /// anew. Returns whether it wrote.
+    pub fn refresh_filters(&mut self, vfs: &dyn Vfs, shard: u32) -> Result<bool> {
+        let loaded = &mut self.segments[shard as usize];
+        if loaded.iter().all(|loaded| loaded.filter.is_some()) {
+            return Ok(false);
+        }
+        for loaded in loaded.iter_mut().filter(|loaded| loaded.filter.is_none()) {
+            let mut filter = Filter::new(loaded.of.entries);
+            for record in loaded.segment.iter() {
+                filter.insert(&record?.key);
+            }
+            loaded.filter = Some(filter);
+        }
+        let filters: Vec<_> = loaded
+            .iter()
+            .filter_map(|l| Some((l.of, l.filter.as_ref()?)))
+            .collect();
+        let bytes = filter::encode(shard, &filters);
+        replace_file(vfs, &filter::filter_path(shard), &bytes)?;
+        Ok(true)
+    }
+}
+
+/// The index records of a block's artifacts.
+pub fn records_of(id: BlockId, sealed: &block::Sealed) -> impl Iterator<Item = IndexRecord> + '_ {
+    sealed
+        .entries
+        .iter()
+        .filter(|entry| entry.info.is_artifact())
+        .map(move |entry| IndexRecord {
+            key: entry.info.key,
+            block: id,
+            offset: entry.offset,
+            stored_len: entry.info.stored_len,
+            raw_len: entry.info.raw_len,
+            flags: entry.info.flags & (format::FLAG_ROOT | format::FLAG_NODE),
+            encoding: entry.info.encoding,
+        })
+}
+
+/// Where the block's file ought to be.
+pub fn block_path(state: &State, id: BlockId) -> String {
+    match state.block(id) {
+        Some(info) => block::sealed_path(&crate::id::Digest(info.digest)),
+        None => block::open_path(id),
+    }
+}
+
+/// Opens a block that the log names: at its sealed name, or under `open/` where a
+/// rename did not survive a power cut.
+pub fn open_block(
+    vfs: &dyn Vfs,
+    state: &State,
+    id: BlockId,
+) -> Result<(Box<dyn crate::vfs::VfsFile>, String)> {
+    let path = block_path(state, id);
+    let Some(info) = state.block(id) else {
+        return Err(Error::damaged(&path, 0, "a block that no log record names"));
+    };
+    let (file, path) = match vfs.open(&path, Access::Read) {
+        Ok(file) => (file, path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let open = block::open_path(id);
+            match vfs.open(&open, Access::Read) {
+                Ok(file) => (file, open),
+                Err(_) => return Err(Error::damaged(&path, 0, "the file is missing")),
+            }
+        }
+        Err(error) => return Err(Error::io("open", path)(error)),
+    };
+    let len = file.len().map_err(Error::io("read", &path))?;
+    if len != info.file_len {
+        let what = format!("{len} bytes long, the log says {}", info.file_len);
+        return Err(Error::damaged(&path, len, what));
+    }
+    Ok((file, path))
+}
+
+fn read_filters(vfs: &dyn Vfs, shard: u32) -> Option<Vec<(u32, crate::id::Digest, Filter)>> {
+    filter::decode(shard, &read_file(vfs, &filter::filter_path(shard)).ok()?)
+}
+
+/// Reads a whole file of at most [`format::FILE_LEN_MAX`] bytes.
+pub fn read_file(vfs: &dyn Vfs, path: &str) -> Result<Vec<u8>> {
+    let file = vfs
+        .open(path, Access::Read)
+        .map_err(Error::io("open", path))?;
+    let len = file.len().map_err(Error::io("read", path))?;
+    if len > format::FILE_LEN_MAX {
+        return Err(Error::damaged(path, len, "longer than any file of a store"));
+    }
+    let mut bytes = vec![0; len as usize];
+    crate::vfs::read_exact_at(&*file, 0, &mut bytes).map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
+/// Replaces a small file: written beside it, synced, renamed. For caches and
+/// hints only; nothing that matters depends on the rename.
+pub fn replace_file(vfs: &dyn Vfs, path: &str, bytes: &[u8]) -> Result<()> {
+    let scratch = format!("{path}.new");
+    if vfs.metadata(&scratch).is_ok() {
+        vfs.remove(&scratch)
+            .map_err(Error::io("remove", &scratch))?;
+    }
+    let file = vfs
+        .create_exclusive(&scratch)
+        .map_err(Error::io("create", &scratch))?;
+    file.write_at(0, &[bytes])
+        .map_err(Error::io("write", &scratch))?;
+    file.sync().map_err(Error::io("sync", &scratch))?;
+    drop(file);
+    vfs.rename(&scratch, path)
+        .map_err(Error::io("rename", &scratch))?;
+    let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+    vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+}

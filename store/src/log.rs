@@ -1,0 +1,694 @@
+//! The log: an append-only, totally ordered sequence of records, the spine of truth.
+//!
+//! Invariants
+//! - Positions are dense over all files and never reused.
+//! - A record is durable before anything that depends on it is acknowledged.
+//! - A log file is never cut or rewritten. After a torn tail, or a failed write or
+//!   sync, the next record goes to a new file, whose header says how much of
+//!   its predecessor is valid.
+//! - A header is durable before the first record follows it, so a short file
+//!   without a valid header holds nothing.
+//!
+//! Crash: the last file may end in bytes that are no valid record, followed by
+//! none: a torn tail, ignored. Bad bytes *followed* by a valid record are damage:
+//! [`LogEnd::Damaged`]; readers go on to that point and writers stop. So it is
+//! where `log/current` remembers more records than there are.
+
+use crate::error::{Error, Result};
+use crate::format::{self, log_header as lh, record_head as rh, record_tail as rt};
+use crate::id::{Digest, LogPosition, StoreId};
+use crate::vfs::{Access, Vfs, VfsFile};
+
+/// Directory of the log.
+pub const LOG_DIR: &str = "log";
+/// A file is closed and a new one begun at this length, in bytes.
+pub const ROTATE_LEN: u64 = 64 << 20;
+/// Stands for "no predecessor".
+const NO_GENERATION: u32 = u32::MAX;
+
+/// Name of a log file: its first position, and a count of the files that began
+/// there before it and hold no valid record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogName {
+    /// Position of its first record.
+    pub first: u64,
+    /// 0 but after a torn first record.
+    pub generation: u32,
+}
+
+impl LogName {
+    /// Its path under the store.
+    pub fn path(&self) -> String {
+        match self.generation {
+            0 => format!("{LOG_DIR}/log-{:016x}.asl", self.first),
+            generation => format!("{LOG_DIR}/log-{:016x}-{generation:04x}.asl", self.first),
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let body = name.strip_prefix("log-")?.strip_suffix(".asl")?;
+        let (first, generation) = body.split_once('-').unwrap_or((body, "0"));
+        let name = Self {
+            first: u64::from_str_radix(first, 16).ok()?,
+            generation: u32::from_str_radix(generation, 16).ok()?,
+        };
+        (name.path().rsplit('/').next() == Some(format!("log-{body}.asl").as_str())).then_some(name)
+    }
+}
+
+/// What a log file's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogHeader {
+    /// The store.
+    pub store_id: StoreId,
+    /// Its own name.
+    pub name: LogName,
+    /// The file before it and how many of its bytes are valid.
+    pub previous: Option<(LogName, u64)>,
+    /// Chain value before its first record.
+    pub chain: Digest,
+    /// Random; makes the salt of its records unlike any other file's.
+    pub nonce: [u8; 16],
+    /// Unix time in nanoseconds; untrusted.
+    pub created_unix_ns: i64,
+}
+
+impl LogHeader {
+    fn encode(&self) -> [u8; lh::LEN] {
+        let mut buf = [0; lh::LEN];
+        lh::MAGIC.put(&mut buf, &format::LOG_MAGIC);
+        lh::VERSION.set(&mut buf, format::FORMAT_VERSION);
+        lh::STORE_ID.put(&mut buf, &self.store_id.0);
+        lh::FIRST_POSITION.set(&mut buf, self.name.first);
+        lh::GENERATION.set(&mut buf, self.name.generation);
+        lh::PREV_CHAIN.put(&mut buf, &self.chain.0);
+        let none = (
+            LogName {
+                first: 0,
+                generation: NO_GENERATION,
+            },
+            0,
+        );
+        let (name, valid_len) = self.previous.unwrap_or(none);
+        lh::PREV_FIRST_POSITION.set(&mut buf, name.first);
+        lh::PREV_GENERATION.set(&mut buf, name.generation);
+        lh::PREV_VALID_LEN.set(&mut buf, valid_len);
+        lh::NONCE.put(&mut buf, &self.nonce);
+        lh::CREATED.put(&mut buf, &self.created_unix_ns.to_le_bytes());
+        let crc = crc32c::crc32c(&buf[..lh::CRC.offset]);
+        lh::CRC.set(&mut buf, crc);
+        buf
+    }
+
+    fn decode(buf: &[u8; lh::LEN], path: &str) -> Result<Self> {
+        if lh::MAGIC.of(buf) != format::LOG_MAGIC
+            || lh::CRC.u32(buf) != crc32c::crc32c(&buf[..lh::CRC.offset])
+        {
+            return Err(Error::damaged(path, 0, "not a valid log header"));
+        }
+        let version = lh::VERSION.u16(buf);
+        if version > format::FORMAT_VERSION {
+            return Err(Error::NewerFormat {
+                path: path.to_owned(),
+                version,
+            });
+        }
+        let previous = LogName {
+            first: lh::PREV_FIRST_POSITION.get(buf),
+            generation: lh::PREV_GENERATION.u32(buf),
+        };
+        Ok(Self {
+            store_id: StoreId(lh::STORE_ID.array(buf)),
+            name: LogName {
+                first: lh::FIRST_POSITION.get(buf),
+                generation: lh::GENERATION.u32(buf),
+            },
+            previous: (previous.generation != NO_GENERATION)
+                .then(|| (previous, lh::PREV_VALID_LEN.get(buf))),
+            chain: Digest(lh::PREV_CHAIN.array(buf)),
+            nonce: lh::NONCE.array(buf),
+            created_unix_ns: lh::CREATED.get(buf) as i64,
+        })
+    }
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its ordinal.
+    pub position: LogPosition,
+    /// `format::RECORD_*`.
+    pub record_type: u16,
+    /// Whether a reader that does not know the type must stop.
+    pub critical: bool,
+    /// Unix time in nanoseconds; untrusted.
+    pub time_unix_ns: i64,
+    /// The payload without its padding.
+    pub payload: Vec<u8>,
+    /// Chain value after it.
+    pub chain: Digest,
+    /// The file it stands in and its offset there.
+    pub place: (LogName, u64),
+}
+
+/// A place in the log from which reading can go on: everything before is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    /// The file.
+    pub name: LogName,
+    /// Offset in it.
+    pub offset: u64,
+    /// Position of the next record.
+    pub position: LogPosition,
+    /// Chain value before it.
+    pub chain: Digest,
+}
+
+/// How the log ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEnd {
+    /// With a whole record (or none).
+    Clean,
+    /// With bytes that a crash tore; nothing acknowledged is among them.
+    Torn {
+        /// How many.
+        ignored_bytes: u64,
+    },
+    /// In damage: valid records follow that cannot be reached, or remembered ones are gone.
+    Damaged {
+        /// What and where.
+        what: String,
+    },
+}
+
+/// The log files of a store in their order.
+pub struct LogFiles {
+    /// Oldest first.
+    files: Vec<LogHeader>,
+    /// Files that hold nothing: creations that a crash tore.
+    pub abandoned: Vec<String>,
+    /// A file between or after these whose header is damaged.
+    damage: Option<String>,
+}
+
+impl LogFiles {
+    /// Lists and orders the log files. [`Error::NotAStore`] where there is none.
+    pub fn list(vfs: &dyn Vfs) -> Result<Self> {
+        let entries = match vfs.list(LOG_DIR) {
+            Ok(entries) => entries,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(Error::NotAStore);
+            }
+            Err(error) => return Err(Error::io("list", LOG_DIR)(error)),
+        };
+        let mut headers = Vec::new();
+        let mut abandoned = Vec::new();
+        let mut damage = None;
+        for entry in entries.iter().filter(|entry| !entry.metadata.is_dir) {
+            let Some(name) = LogName::parse(&entry.name) else {
+                continue;
+            };
+            let path = name.path();
+            let file = vfs
+                .open(&path, Access::Read)
+                .map_err(Error::io("open", &path))?;
+            let mut buf = [0; lh::LEN];
+            let got = file
+                .read_at(0, &mut buf)
+                .map_err(Error::io("read", &path))?;
+            match LogHeader::decode(&buf, &path) {
+                Ok(header) if header.name == name => headers.push(header),
+                Err(error @ Error::NewerFormat { .. }) => return Err(error),
+                _ if entry.metadata.len <= lh::LEN as u64 && got <= lh::LEN => abandoned.push(path),
+                _ => damage = Some(format!("{path}: its header is not valid")),
+            }
+        }
+        headers.sort_by_key(|header| header.name);
+        let Some(mut last) = headers.pop() else {
+            return match damage {
+                Some(what) => Err(Error::LogDamaged { what }),
+                None => Err(Error::NotAStore),
+            };
+        };
+        // Follow the predecessors back; what is passed over was begun and never written to.
+        let mut files = vec![last];
+        while let Some((previous, _)) = last.previous {
+            let known = headers.iter().rposition(|header| header.name == previous);
+            let Some(at) = known else {
+                damage = Some(format!(
+                    "{}: the file before {} is missing or damaged",
+                    previous.path(),
+                    last.name.path()
+                ));
+                break;
+            };
+            last = headers[at];
+            abandoned.extend(headers.drain(at..).skip(1).map(|header| header.name.path()));
+            files.push(last);
+        }
+        files.reverse();
+        if files[0].previous.is_none() {
+            abandoned.extend(headers.into_iter().map(|header| header.name.path()));
+        }
+        Ok(Self {
+            files,
+            abandoned,
+            damage,
+        })
+    }
+
+    /// The store that the log belongs to.
+    pub fn store_id(&self) -> StoreId {
+        self.files[0].store_id
+    }
+
+    /// Where the log begins.
+    pub fn start(&self) -> LogPlace {
+        let first = &self.files[0];
+        LogPlace {
+            name: first.name,
+            offset: lh::LEN as u64,
+            position: LogPosition(first.name.first),
+            chain: first.chain,
+        }
+    }
+
+    /// Whether the log can be read from position 0.
+    pub fn begins_at_zero(&self) -> bool {
+        let first = &self.files[0];
+        first.previous.is_none() && first.name.first == 0 && first.chain == genesis(&first.store_id)
+    }
+
+    /// Calls `each` for every record from `from` on and before position `until`;
+    /// returns where that ends and how. An error of `each` ends it.
+    pub fn read(
+        &self,
+        vfs: &dyn Vfs,
+        from: LogPlace,
+        until: LogPosition,
+        each: &mut dyn FnMut(Record) -> Result<()>,
+    ) -> Result<(LogPlace, LogEnd)> {
+        let Some(start) = self
+            .files
+            .iter()
+            .position(|header| header.name == from.name)
+        else {
+            return Err(Error::LogDamaged {
+                what: format!("{} is missing", from.name.path()),
+            });
+        };
+        let mut place = from;
+        let mut end = LogEnd::Clean;
+        for (at, header) in self.files.iter().enumerate().skip(start) {
+            if at > start {
+                place.name = header.name;
+                place.offset = lh::LEN as u64;
+            }
+            let next = self.files.get(at + 1);
+            let limit = next
+                .and_then(|next| next.previous)
+                .map(|(_, valid_len)| valid_len);
+            end = read_file(vfs, header, limit, &mut place, until, each)?;
+            if place.position >= until {
+                return Ok((place, LogEnd::Clean));
+            }
+            if let Some(next) = next {
+                let whole = end == LogEnd::Clean && Some(place.offset) == limit;
+                if !whole || place.position.0 != next.name.first || place.chain != next.chain {
+                    let what = format!(
+                        "{} ends at record {} where {} expects {}",
+                        header.name.path(),
+                        place.position,
+                        next.name.path(),
+                        next.name.first
+                    );
+                    return Ok((place, LogEnd::Damaged { what }));
+                }
+            }
+        }
+        if let Some(what) = &self.damage {
+            end = LogEnd::Damaged { what: what.clone() };
+        }
+        Ok((place, end))
+    }
+}
+
+/// Chain value before position 0.
+pub fn genesis(store_id: &StoreId) -> Digest {
+    Digest(blake3::derive_key(format::CONTEXT_GENESIS, &store_id.0))
+}
+
+fn read_file(
+    vfs: &dyn Vfs,
+    header: &LogHeader,
+    limit: Option<u64>,
+    place: &mut LogPlace,
+    until: LogPosition,
+    each: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<LogEnd> {
+    let path = header.name.path();
+    let file = vfs
+        .open(&path, Access::Read)
+        .map_err(Error::io("open", &path))?;
+    let len = file.len().map_err(Error::io("read", &path))?;
+    let len = limit.map_or(len, |limit| limit.min(len));
+    let salt = lh::CRC.u32(&header.encode());
+    let mut reader = Reader {
+        file: &*file,
+        path: &path,
+        len,
+        salt,
+        window: Vec::new(),
+        start: 0,
+    };
+    while place.offset < len && place.position < until {
+        let Some(found) = reader.record_at(place.offset)? else {
+            return reader.after_bad(place.offset);
+        };
+        let chain = next_chain(&place.chain, &found.bytes[..found.bytes.len() - rt::LEN]);
+        let tail = &found.bytes[found.bytes.len() - rt::LEN..];
+        if found.position != place.position.0 || rt::CHAIN.of(tail) != chain.0 {
+            let what = format!(
+                "{path}: the record at byte {} does not continue the chain",
+                place.offset
+            );
+            return Ok(LogEnd::Damaged { what });
+        }
+        let head = &found.bytes[..rh::LEN];
+        let record = Record {
+            position: place.position,
+            record_type: rh::TYPE.u16(head),
+            critical: rh::FLAGS.u16(head) & format::RECORD_CRITICAL != 0,
+            time_unix_ns: rh::TIME.get(head) as i64,
+            payload: found.bytes[rh::LEN..rh::LEN + rh::PAYLOAD_LEN.u32(head) as usize].to_vec(),
+            chain,
+            place: (header.name, place.offset),
+        };
+        place.offset += found.bytes.len() as u64;
+        place.position.0 += 1;
+        place.chain = chain;
+        each(record)?;
+    }
+    Ok(LogEnd::Clean)
+}
+
+struct Found {
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+/// Reads records of one file through a window.
+struct Reader<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a str,
+    len: u64,
+    salt: u32,
+    window: Vec<u8>,
+    start: u64,
+}
+
+impl Reader<'_> {
+    /// `len` bytes at `at`, or fewer at the end.
+    fn bytes(&mut self, at: u64, len: usize) -> Result<&[u8]> {
+        let want = len.min(self.len.saturating_sub(at) as usize);
+        let end = self.start + self.window.len() as u64;
+        if at < self.start || at + want as u64 > end {
+            let fill = want
+                .max(256 << 10)
+                .min(self.len.saturating_sub(at) as usize);
+            self.window.resize(fill, 0);
+            let got = self
+                .file
+                .read_at(at, &mut self.window)
+                .map_err(Error::io("read", self.path))?;
+            self.window.truncate(got);
+            self.start = at;
+        }
+        let from = (at - self.start) as usize;
+        let to = (from + want).min(self.window.len());
+        Ok(&self.window[from..to])
+    }
+
+    fn record_at(&mut self, at: u64) -> Result<Option<Found>> {
+        let salt = self.salt;
+        let head = self.bytes(at, rh::LEN)?;
+        if head.len() < rh::LEN
+            || rh::MAGIC.of(head) != format::RECORD_MAGIC
+            || rh::SALT.u32(head) != salt
+        {
+            return Ok(None);
+        }
+        let payload_len = rh::PAYLOAD_LEN.u32(head);
+        if payload_len > format::RECORD_PAYLOAD_MAX {
+            return Ok(None);
+        }
+        let position = rh::POSITION.get(head);
+        let whole = rh::LEN + format::padded(payload_len.into()) as usize + rt::LEN;
+        let bytes = self.bytes(at, whole)?;
+        if bytes.len() < whole {
+            return Ok(None);
+        }
+        let (body, tail) = bytes.split_at(whole - rt::LEN);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(body), rt::CHAIN.of(tail));
+        let padding = &body[rh::LEN + payload_len as usize..];
+        if rt::CRC.u32(tail) != crc
+            || rt::PAD.get(tail) != 0
+            || padding.iter().any(|byte| *byte != 0)
+        {
+            return Ok(None);
+        }
+        Ok(Some(Found {
+            position,
+            bytes: bytes.to_vec(),
+        }))
+    }
+
+    /// Tells a torn tail from damage: is there a valid record after the bad one?
+    fn after_bad(&mut self, bad: u64) -> Result<LogEnd> {
+        let mut at = bad + format::ALIGNMENT as u64;
+        while at + (rh::LEN + rt::LEN) as u64 <= self.len {
+            if self.bytes(at, 4)? == format::RECORD_MAGIC && self.record_at(at)?.is_some() {
+                let what = format!(
+                    "{}: bytes {bad} to {at} are no valid record, and valid records follow",
+                    self.path
+                );
+                return Ok(LogEnd::Damaged { what });
+            }
+            at += format::ALIGNMENT as u64;
+        }
+        Ok(LogEnd::Torn {
+            ignored_bytes: self.len - bad,
+        })
+    }
+}
+
+fn next_chain(chain: &Digest, body: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key(format::CONTEXT_CHAIN);
+    Digest(*hasher.update(&chain.0).update(body).finalize().as_bytes())
+}
+
+/// A record to be appended.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// `format::RECORD_*`.
+    pub record_type: u16,
+    /// Whether a reader that does not know the type must stop.
+    pub critical: bool,
+    /// At most [`format::RECORD_PAYLOAD_MAX`] bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Appends to the log.
+pub struct LogWriter {
+    store_id: StoreId,
+    file: Option<Box<dyn VfsFile>>,
+    salt: u32,
+    place: LogPlace,
+}
+
+impl LogWriter {
+    /// Goes on where reading ended; a torn tail is left behind in its file.
+    pub fn resume(vfs: &dyn Vfs, files: &LogFiles, place: LogPlace, end: &LogEnd) -> Result<Self> {
+        let (file, salt) = match end {
+            LogEnd::Damaged { what } => return Err(Error::LogDamaged { what: what.clone() }),
+            LogEnd::Clean => {
+                let path = place.name.path();
+                let header = files.files.last().expect("a listed log has a file");
+                let file = vfs
+                    .open(&path, Access::Write)
+                    .map_err(Error::io("open", &path))?;
+                (Some(file), lh::CRC.u32(&header.encode()))
+            }
+            LogEnd::Torn { .. } => (None, 0),
+        };
+        Ok(Self {
+            store_id: files.store_id(),
+            file,
+            salt,
+            place,
+        })
+    }
+
+    /// Starts the log of a new store; its first record must be `RECORD_CREATED`.
+    pub fn create(
+        vfs: &dyn Vfs,
+        store_id: StoreId,
+        nonce: [u8; 16],
+        now_unix_ns: i64,
+    ) -> Result<Self> {
+        let name = LogName {
+            first: 0,
+            generation: 0,
+        };
+        let chain = genesis(&store_id);
+        let place = LogPlace {
+            name,
+            offset: 0,
+            position: LogPosition(0),
+            chain,
+        };
+        let mut writer = Self {
+            store_id,
+            file: None,
+            salt: 0,
+            place,
+        };
+        writer.begin_file(
+            vfs,
+            LogHeader {
+                store_id,
+                name,
+                previous: None,
+                chain,
+                nonce,
+                created_unix_ns: now_unix_ns,
+            },
+        )?;
+        Ok(writer)
+    }
+
+    /// Where the next record goes.
+    pub fn place(&self) -> LogPlace {
+        self.place
+    }
+
+    /// Appends records with one write and makes them durable; returns them as they
+    /// will be read. After an error none of them counts, whatever reached the
+    /// disk: the next append begins a new file that leaves them behind.
+    pub fn append(
+        &mut self,
+        vfs: &dyn Vfs,
+        records: Vec<NewRecord>,
+        nonce: &mut dyn FnMut() -> [u8; 16],
+        now_unix_ns: i64,
+    ) -> Result<Vec<Record>> {
+        if self.file.is_none() || self.place.offset >= ROTATE_LEN {
+            self.rotate(vfs, nonce(), now_unix_ns)?;
+        }
+        let mut buf = Vec::new();
+        let mut place = self.place;
+        let mut done = Vec::with_capacity(records.len());
+        for new in records {
+            if new.payload.len() > format::RECORD_PAYLOAD_MAX as usize {
+                return Err(Error::TooLong {
+                    what: "a log record",
+                    len: new.payload.len() as u64,
+                    max: format::RECORD_PAYLOAD_MAX.into(),
+                });
+            }
+            let start = buf.len();
+            let mut head = [0; rh::LEN];
+            rh::MAGIC.put(&mut head, &format::RECORD_MAGIC);
+            rh::TYPE.set(&mut head, new.record_type);
+            rh::FLAGS.set(
+                &mut head,
+                if new.critical {
+                    format::RECORD_CRITICAL
+                } else {
+                    0
+                },
+            );
+            rh::POSITION.set(&mut head, place.position.0);
+            rh::PAYLOAD_LEN.set(&mut head, new.payload.len() as u32);
+            rh::SALT.set(&mut head, self.salt);
+            rh::TIME.put(&mut head, &now_unix_ns.to_le_bytes());
+            buf.extend_from_slice(&head);
+            buf.extend_from_slice(&new.payload);
+            buf.resize(buf.len().next_multiple_of(format::ALIGNMENT), 0);
+            let chain = next_chain(&place.chain, &buf[start..]);
+            let mut tail = [0; rt::LEN];
+            rt::CHAIN.put(&mut tail, &chain.0);
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&buf[start..]), &chain.0);
+            rt::CRC.set(&mut tail, crc);
+            buf.extend_from_slice(&tail);
+            done.push(Record {
+                position: place.position,
+                record_type: new.record_type,
+                critical: new.critical,
+                time_unix_ns: now_unix_ns,
+                payload: new.payload,
+                chain,
+                place: (place.name, place.offset),
+            });
+            place.offset += (buf.len() - start) as u64;
+            place.position.0 += 1;
+            place.chain = chain;
+        }
+        let path = self.place.name.path();
+        let file = self
+            .file
+            .take()
+            .expect("rotated above where it was missing");
+        file.write_at(self.place.offset, &[&buf])
+            .map_err(Error::io("write", &path))?;
+        file.sync().map_err(Error::io("sync", &path))?;
+        self.file = Some(file);
+        self.place = place;
+        Ok(done)
+    }
+
+    fn rotate(&mut self, vfs: &dyn Vfs, nonce: [u8; 16], now_unix_ns: i64) -> Result<()> {
+        let old = self.place;
+        let mut name = LogName {
+            first: old.position.0,
+            generation: 0,
+        };
+        while vfs.metadata(&name.path()).is_ok() {
+            name.generation += 1;
+        }
+        self.begin_file(
+            vfs,
+            LogHeader {
+                store_id: self.store_id,
+                name,
+                previous: Some((old.name, old.offset)),
+                chain: old.chain,
+                nonce,
+                created_unix_ns: now_unix_ns,
+            },
+        )
+    }
+
+    fn begin_file(&mut self, vfs: &dyn Vfs, header: LogHeader) -> Result<()> {
+        let path = header.name.path();
+        let bytes = header.encode();
+        self.file = None;
+        let file = vfs
+            .create_exclusive(&path)
+            .map_err(Error::io("create", &path))?;
+        file.write_at(0, &[&bytes])
+            .map_err(Error::io("write", &path))?;
+        file.sync().map_err(Error::io("sync", &path))?;
+        vfs.sync_dir(LOG_DIR).map_err(Error::io("sync", LOG_DIR))?;
+        self.salt = lh::CRC.u32(&bytes);
+        self.place.name = header.name;
+        self.place.offset = lh::LEN as u64;
+        self.file = Some(file);
+        Ok(())
+    }
+}

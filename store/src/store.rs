@@ -1,0 +1,365 @@
+//! A store opened for reading: CURRENT, or `Index(S, P)`.
+//!
+//! A handle is a fixed view: it takes no lock, writes nothing and works on a
+//! read-only mount. Artifacts are checked against their keys whenever they are
+//! read, so wrong bytes are never returned. The writer shares its handle with
+//! threads that look keys up while it adds to it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::block;
+use crate::current::{self, Current};
+use crate::error::{Error, Result};
+use crate::format;
+use crate::frame::{self, FrameInfo};
+use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
+use crate::index::{Index, Problem, open_block};
+use crate::log::LogEnd;
+use crate::segment::IndexRecord;
+use crate::state::{SnapshotInfo, State};
+use crate::vfs::{Vfs, VfsFile, read_exact_at};
+
+/// Block files kept open at once.
+const OPEN_FILES_MAX: usize = 48;
+
+struct OpenFile {
+    file: Box<dyn VfsFile>,
+    path: String,
+    salt: u32,
+}
+
+#[derive(Default)]
+struct FileCache {
+    files: HashMap<BlockId, Arc<OpenFile>>,
+    order: VecDeque<BlockId>,
+}
+
+/// State and index, changed only by a writer.
+pub(crate) struct View {
+    pub(crate) state: State,
+    pub(crate) index: Index,
+}
+
+struct Shared {
+    vfs: Arc<dyn Vfs>,
+    view: RwLock<View>,
+    end: LogEnd,
+    files: Mutex<FileCache>,
+}
+
+/// An open store. Cloning is cheap and shares the view.
+#[derive(Clone)]
+pub struct StoreHandle(Arc<Shared>);
+
+impl StoreHandle {
+    /// Opens a store at CURRENT, for reading.
+    pub fn open(vfs: Arc<dyn Vfs>) -> Result<Self> {
+        let Current { state, end, .. } = current::load(&*vfs)?;
+        Self::of_state(vfs, state, end)
+    }
+
+    pub(crate) fn of_state(vfs: Arc<dyn Vfs>, state: State, end: LogEnd) -> Result<Self> {
+        let index = Index::load(&*vfs, &state)?;
+        let view = RwLock::new(View { state, index });
+        Ok(Self(Arc::new(Shared {
+            vfs,
+            view,
+            end,
+            files: Mutex::default(),
+        })))
+    }
+
+    /// Opens `Index(S, P)`; without a position, the snapshot itself.
+    pub fn at(&self, snapshot: &str, position: Option<LogPosition>) -> Result<Self> {
+        let (info, end) = {
+            let view = self.view();
+            (find_snapshot(&view.state, snapshot)?, view.state.position())
+        };
+        let position = position.unwrap_or(LogPosition(info.position));
+        let state = current::at(&*self.0.vfs, &info, position, end)?;
+        Self::of_state(self.0.vfs.clone(), state, LogEnd::Clean)
+    }
+
+    /// The files beneath.
+    pub fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.0.vfs
+    }
+
+    /// How the log ended when the store was opened.
+    pub fn log_end(&self) -> &LogEnd {
+        &self.0.end
+    }
+
+    /// A copy of the state: blocks, sessions, snapshots, position.
+    pub fn state(&self) -> State {
+        self.view().state.clone()
+    }
+
+    /// Runs `read` on the state without copying it.
+    pub fn with_state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.view().state)
+    }
+
+    /// Parts of the index that could not be read.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.view().index.problems.clone()
+    }
+
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.0
+            .view
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.0
+            .view
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn files(&self) -> MutexGuard<'_, FileCache> {
+        self.0
+            .files
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The visible index entry of a key.
+    pub fn lookup(&self, key: &Key) -> Result<Option<IndexRecord>> {
+        self.view().index.lookup(key)
+    }
+
+    /// Where an artifact lies: `(block, offset, length)`.
+    pub fn locate(&self, key: &Key) -> Result<Location> {
+        self.lookup(key)?
+            .map(|record| record.location())
+            .ok_or(Error::NotFound(*key))
+    }
+
+    /// Whether `key` is stored so that it need not be written again: visible, and
+    /// its block exists with the length that the log gives it. A hit that cannot
+    /// be confirmed is none: writing twice loses nothing.
+    pub fn dedup_hit(&self, key: &Key) -> Option<IndexRecord> {
+        let record = self.lookup(key).ok().flatten()?;
+        self.open_file(record.block).ok()?;
+        Some(record)
+    }
+
+    /// Calls `each` for every visible entry in key order.
+    pub fn for_each(&self, each: &mut dyn FnMut(IndexRecord) -> Result<()>) -> Result<()> {
+        self.view().index.for_each(each)
+    }
+
+    /// Reads the artifact at a location: the contract between names and blocks.
+    /// Chunk lists are followed; their artifact must fit in memory.
+    pub fn read(&self, location: &Location) -> Result<Vec<u8>> {
+        let open = self.open_file(location.block)?;
+        let info = read_header(&open, location.offset)?;
+        if info.raw_len != location.len || !info.is_artifact() {
+            return Err(Error::damaged(
+                &open.path,
+                location.offset.into(),
+                "not the artifact of this location",
+            ));
+        }
+        let stored = block::read_stored_unchecked(
+            &*open.file,
+            &open.path,
+            location.offset,
+            info.stored_len,
+        )?;
+        self.resolve(&open, location.offset, &info, stored)
+    }
+
+    /// An artifact's bytes, checked against the key. For what fits in memory;
+    /// see [`StoreHandle::copy_to`].
+    pub fn get(&self, key: &Key) -> Result<Vec<u8>> {
+        let record = self.lookup(key)?.ok_or(Error::NotFound(*key))?;
+        let (open, info, stored) = self.read_frame(&record)?;
+        self.resolve(&open, record.offset, &info, stored)
+    }
+
+    fn resolve(
+        &self,
+        open: &OpenFile,
+        offset: u32,
+        info: &FrameInfo,
+        stored: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        if info.encoding == format::ENCODING_CHUNKED {
+            let mut out = Vec::new();
+            self.copy_to(&info.key, &mut out)?;
+            return Ok(out);
+        }
+        frame::decode(info, stored).map_err(|what| Error::damaged(&open.path, offset.into(), what))
+    }
+
+    /// Writes an artifact to `out` piece by piece, each checked before it is
+    /// written; fails at the end if the whole is not what the key names.
+    pub fn copy_to(&self, key: &Key, out: &mut dyn Write) -> Result<u64> {
+        let record = self.lookup(key)?.ok_or(Error::NotFound(*key))?;
+        self.copy_record(&record, out, 0)
+    }
+
+    fn copy_record(&self, record: &IndexRecord, out: &mut dyn Write, depth: usize) -> Result<u64> {
+        let (open, info, stored) = self.read_frame(record)?;
+        let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
+        let sink = |source| Error::Io {
+            action: "write",
+            path: "the output".into(),
+            source,
+        };
+        if info.encoding != format::ENCODING_CHUNKED {
+            let raw = frame::decode(&info, stored).map_err(damaged)?;
+            out.write_all(&raw).map_err(sink)?;
+            return Ok(raw.len() as u64);
+        }
+        if *blake3::hash(&stored).as_bytes() != info.check {
+            return Err(damaged("a frame's bytes do not match their hash"));
+        }
+        if depth == format::TREE_DEPTH_MAX {
+            return Err(damaged("chunk lists nested too deeply"));
+        }
+        let mut hashing = Hashing {
+            out,
+            hasher: blake3::Hasher::new(),
+        };
+        let mut total = 0;
+        for (key, len) in frame::parse_chunk_list(&stored).map_err(damaged)? {
+            let child = self.lookup(&key)?.ok_or(Error::NotFound(key))?;
+            let copied = self.copy_record(&child, &mut hashing, depth + 1)?;
+            if copied != len {
+                return Err(damaged("a chunk of another length than its list says"));
+            }
+            total += copied;
+        }
+        if hashing.hasher.finalize().as_bytes() != &record.key.0 || total != info.raw_len {
+            return Err(damaged("chunks whose whole does not match the key"));
+        }
+        Ok(total)
+    }
+
+    /// Reads the frame that an index entry points to.
+    fn read_frame(&self, record: &IndexRecord) -> Result<(Arc<OpenFile>, FrameInfo, Vec<u8>)> {
+        let open = self.open_file(record.block)?;
+        let head = format::frame_header::LEN;
+        let mut bytes = vec![0; head + record.stored_len.min(format::FRAME_STORED_MAX) as usize];
+        let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
+        match read_exact_at(&*open.file, record.offset.into(), &mut bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(damaged("the file ends within a frame"));
+            }
+            Err(error) => return Err(Error::io("read", &open.path)(error)),
+        }
+        let info = FrameInfo::from_header(&bytes, open.salt)
+            .ok_or_else(|| damaged("no valid frame header"))?;
+        if info.key != record.key || info.stored_len != record.stored_len || !info.is_artifact() {
+            return Err(damaged("not the artifact that the index expects"));
+        }
+        bytes.drain(..head);
+        Ok((open, info, bytes))
+    }
+
+    /// The notes of a block in the order they were written, checked.
+    pub fn notes(
+        &self,
+        id: BlockId,
+        each: &mut dyn FnMut(u32, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let open = self.open_file(id)?;
+        let sealed = block::read_sealed(&*open.file, &open.path)?;
+        for entry in sealed
+            .entries
+            .iter()
+            .filter(|entry| !entry.info.is_artifact())
+        {
+            each(
+                entry.info.note_type,
+                block::read_stored(&*open.file, &open.path, entry)?,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Reads one note by its place, checked.
+    pub fn note_at(&self, id: BlockId, offset: u32) -> Result<Vec<u8>> {
+        let open = self.open_file(id)?;
+        let info = read_header(&open, offset)?;
+        block::read_stored(&*open.file, &open.path, &block::Entry { offset, info })
+    }
+
+    fn open_file(&self, id: BlockId) -> Result<Arc<OpenFile>> {
+        if let Some(open) = self.files().files.get(&id) {
+            return Ok(open.clone());
+        }
+        let (file, path) = open_block(&*self.0.vfs, &self.view().state, id)?;
+        let mut header = [0; format::block_header::LEN];
+        read_exact_at(&*file, 0, &mut header).map_err(Error::io("read", &path))?;
+        let crc = format::block_header::CRC;
+        if crc.u32(&header) != crc32c::crc32c(&header[..crc.offset]) {
+            return Err(Error::damaged(
+                &path,
+                0,
+                "the header's checksum does not match",
+            ));
+        }
+        let open = Arc::new(OpenFile {
+            file,
+            path,
+            salt: crc.u32(&header),
+        });
+        let mut cache = self.files();
+        if cache.files.insert(id, open.clone()).is_none() {
+            cache.order.push_back(id);
+            if cache.order.len() > OPEN_FILES_MAX
+                && let Some(oldest) = cache.order.pop_front()
+            {
+                cache.files.remove(&oldest);
+            }
+        }
+        Ok(open)
+    }
+}
+
+fn read_header(open: &OpenFile, offset: u32) -> Result<FrameInfo> {
+    let damaged = || Error::damaged(&open.path, offset.into(), "no valid frame header");
+    let mut header = [0; format::frame_header::LEN];
+    read_exact_at(&*open.file, offset.into(), &mut header).map_err(|_| damaged())?;
+    FrameInfo::from_header(&header, open.salt).ok_or_else(damaged)
+}
+
+struct Hashing<'a> {
+    out: &'a mut dyn Write,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(buf)?;
+        self.hasher.update(&buf[..written]);
+        Ok(written)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A snapshot by its id, its ordinal, a unique prefix of its digest, or its label.
+fn find_snapshot(state: &State, wanted: &str) -> Result<SnapshotInfo> {
+    let matches = |info: &&SnapshotInfo| {
+        wanted.parse::<SnapshotId>() == Ok(info.id())
+            || wanted.parse() == Ok(info.ordinal)
+            || (!info.label.is_empty() && info.label == wanted)
+            || (wanted.len() >= 8 && Digest(info.digest).to_string().starts_with(wanted))
+    };
+    let mut found = state.snapshots.iter().filter(matches);
+    match (found.next(), found.next()) {
+        (Some(info), None) => Ok(info.clone()),
+        _ => Err(Error::NoSnapshot(wanted.to_owned())),
+    }
+}

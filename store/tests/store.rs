@@ -1,0 +1,224 @@
+//! A store from its creation to its snapshots, on a file system without faults.
+
+mod common;
+
+use asl_store::{Error, Key, LogPosition, Put};
+use common::*;
+
+/// Covers C1, C3, B1, S2.
+#[test]
+fn artifacts_are_visible_after_a_commit_and_equal() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    let artifacts: Vec<_> = (0..50).map(|n| noise(n, 100 + 37 * n as usize)).collect();
+    for bytes in &artifacts {
+        assert!(matches!(w.put(frame(bytes)).unwrap(), Put::Stored(_)));
+        assert_eq!(w.put(frame(bytes)).unwrap(), Put::Duplicate);
+    }
+    let before = reader(&vfs).unwrap();
+    assert!(
+        before.lookup(&Key::of(&artifacts[0])).unwrap().is_none(),
+        "nothing is visible before its record"
+    );
+    w.commit().unwrap();
+    for handle in [reader(&vfs).unwrap(), w.handle().clone()] {
+        for bytes in &artifacts {
+            assert_eq!(&handle.get(&Key::of(bytes)).unwrap(), bytes);
+            let location = handle.locate(&Key::of(bytes)).unwrap();
+            assert_eq!(&handle.read(&location).unwrap(), bytes);
+        }
+    }
+    assert!(
+        matches!(before.get(&Key::of(&artifacts[0])), Err(Error::NotFound(_))),
+        "a handle is a fixed view"
+    );
+    w.finish().unwrap();
+}
+
+/// Covers B1, S3: a large artifact is alone in its block.
+#[test]
+fn large_artifacts_are_alone() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    let large = noise(1, 20 << 10);
+    let small = noise(2, 1 << 10);
+    w.put(frame(&small)).unwrap();
+    w.put(frame(&large)).unwrap();
+    w.put(frame(&noise(3, 100))).unwrap();
+    w.commit().unwrap();
+    let handle = w.handle().clone();
+    let (of_large, of_small) = (
+        handle.locate(&Key::of(&large)).unwrap(),
+        handle.locate(&Key::of(&small)).unwrap(),
+    );
+    assert_ne!(of_large.block, of_small.block);
+    let count = handle.with_state(|state| state.block(of_large.block).unwrap().artifact_count);
+    assert_eq!(count, 1);
+    assert_eq!(handle.get(&Key::of(&large)).unwrap(), large);
+}
+
+/// Covers I1, I2, I3, I4, I5.
+#[test]
+fn snapshots_with_a_log_prefix_reproduce_what_was_visible() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    let key = |n| Key::of(&noise(n, 500));
+    let mut history: Vec<(u64, Vec<Key>)> = Vec::new();
+    let mut visible = std::collections::BTreeSet::new();
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        w.put(frame(&noise(n, 500))).unwrap();
+        visible.insert(key(n));
+        w.commit().unwrap();
+        if n % 7 == 3 {
+            w.tombstone(&[key(n - 2)]).unwrap();
+            visible.remove(&key(n - 2));
+        }
+        if n % 20 == 10 {
+            ids.push(w.snapshot(&format!("at {n}")).unwrap());
+        }
+        history.push((
+            w.handle().with_state(|state| state.position().0),
+            visible.iter().copied().collect(),
+        ));
+    }
+    w.finish().unwrap();
+    let handle = reader(&vfs).unwrap();
+    let all = |handle: &asl_store::StoreHandle| {
+        let mut keys = Vec::new();
+        handle
+            .for_each(&mut |record| {
+                keys.push(record.key);
+                Ok(())
+            })
+            .unwrap();
+        keys
+    };
+    assert_eq!(all(&handle), history.last().unwrap().1);
+    assert!(ids.is_sorted_by_key(|id| id.ordinal));
+    for id in &ids {
+        let from = handle.with_state(|state| {
+            state
+                .snapshots
+                .iter()
+                .find(|s| s.id() == *id)
+                .unwrap()
+                .position
+        });
+        for (position, visible) in history.iter().filter(|(position, _)| *position > from) {
+            let at = handle
+                .at(&id.to_string(), Some(LogPosition(*position)))
+                .unwrap();
+            assert_eq!(&all(&at), visible, "snapshot {id} position {position}");
+        }
+        let error = handle
+            .at(&id.to_string(), Some(LogPosition(from - 1)))
+            .err();
+        assert!(matches!(error, Some(Error::NoPosition { .. })));
+    }
+}
+
+/// Covers I6: every cache gone, the same CURRENT.
+#[test]
+fn caches_may_be_dropped() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    for n in 0..900 {
+        w.put(frame(&noise(n, 60))).unwrap();
+        if n == 500 {
+            w.snapshot("").unwrap();
+        }
+    }
+    w.tombstone(&[Key::of(&noise(4, 60))]).unwrap();
+    w.finish().unwrap();
+    let before = reader(&vfs).unwrap();
+    assert!(
+        before.with_state(|state| !state.segments().is_empty()),
+        "the test wants segments"
+    );
+    let bare = vfs.fork();
+    let mut dropped = 0;
+    for (path, _) in vfs.files() {
+        if path.ends_with("bloom.bin")
+            || path.starts_with("snapshots/")
+            || path == "log/current"
+            || path == "lock"
+        {
+            bare.remove_file(&path).unwrap();
+            dropped += 1;
+        }
+    }
+    assert!(dropped > 5);
+    let after = reader(&bare).unwrap();
+    assert_eq!(before.state(), after.state());
+    for n in 0..900 {
+        let key = Key::of(&noise(n, 60));
+        assert_eq!(before.lookup(&key).unwrap(), after.lookup(&key).unwrap());
+        assert_eq!(after.lookup(&key).unwrap().is_some(), n != 4);
+    }
+    let w = writer(&bare, 3).unwrap();
+    assert_eq!(w.recovery(), &asl_store::Recovery::default());
+    w.finish().unwrap();
+}
+
+/// Covers B2, B4: ids come from one sequence and are never used again.
+#[test]
+fn block_ids_ascend_over_writers() {
+    let vfs = fresh();
+    let mut last = 0;
+    for seed in 2..6 {
+        let mut w = writer(&vfs, seed).unwrap();
+        w.put(frame(&noise(seed.into(), 300))).unwrap();
+        w.commit().unwrap();
+        let block = w
+            .locate(&Key::of(&noise(seed.into(), 300)))
+            .unwrap()
+            .block
+            .0;
+        assert!(block > last);
+        last = block;
+        w.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_second_writer_is_refused_and_told_by_whom() {
+    let vfs = fresh();
+    let first = writer(&vfs, 2).unwrap();
+    let Err(error) = writer(&vfs, 3) else {
+        panic!("two writers")
+    };
+    assert!(error.to_string().contains("the test"), "{error}");
+    first.finish().unwrap();
+    writer(&vfs, 3).unwrap();
+}
+
+/// Covers B5, B10, B11: what an abandoned writer left is salvaged, ids go on.
+#[test]
+fn open_blocks_of_a_dead_writer_are_salvaged() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    w.put(frame(&noise(1, 900))).unwrap();
+    w.sync().unwrap();
+    std::mem::forget(w);
+    vfs.release_locks();
+    assert!(
+        reader(&vfs)
+            .unwrap()
+            .lookup(&Key::of(&noise(1, 900)))
+            .unwrap()
+            .is_none()
+    );
+    let w = writer(&vfs, 3).unwrap();
+    assert_eq!(
+        (
+            w.recovery().salvaged_blocks,
+            w.recovery().salvaged_artifacts
+        ),
+        (1, 1)
+    );
+    assert_eq!(
+        w.handle().get(&Key::of(&noise(1, 900))).unwrap(),
+        noise(1, 900)
+    );
+}
