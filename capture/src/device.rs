@@ -11,11 +11,13 @@
 //! - [`ReadFailure::Fatal`]: this process cannot read here at all (EBADF,
 //!   EACCES, EINVAL from misalignment, ENOMEM). The capture stops.
 
+mod block;
 mod failure;
 pub mod fault;
 mod image;
 mod open;
 
+pub use self::block::BlockDevice;
 pub use self::failure::classify;
 pub use self::fault::{FaultDevice, FaultDeviceBuilder, VirtualClock};
 pub use self::image::ImageFile;

@@ -4,4 +4,4 @@ pub mod buffer;
 pub mod device;
 pub mod inventory;
 pub mod map;
-pub mod sys;
+mod sys;

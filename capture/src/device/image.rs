@@ -19,10 +19,11 @@ use rustix::io::Errno;
 
 use super::failure::{END_OF_FILE, MISUSE, classify};
 use super::open::{
-    NotASource, OpenError, OpenOptions, SECTOR_BYTES_MIN, Warning, open_failure, partial_sector,
-    sector_bytes,
+    NotASource, OpenError, OpenOptions, SECTOR_BYTES_MIN, Warning, judge_uses, open_failure,
+    partial_sector, sector_bytes,
 };
 use super::{Geometry, Identity, ReadFailure, Source};
+use crate::inventory::usage_of_file;
 
 /// An image file, open for reading.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl ImageFile {
     ///
     /// Errors: [`OpenError::NotASource`] for any other type of file, found
     /// without opening it (a named pipe would block); [`OpenError::Empty`] for a
-    /// size of 0; [`OpenError::SectorSize`].
+    /// size of 0; [`OpenError::SectorSize`]; [`OpenError::InUse`] when a loop device
+    /// over the file is mounted read-write.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<(Self, Vec<Warning>), OpenError> {
         let before = rustix::fs::stat(path).map_err(|errno| open_failure(path, errno))?;
         regular(path, &before)?;
@@ -62,6 +64,7 @@ impl ImageFile {
             action: "resolve",
             source,
         })?;
+        let mut warnings = judge_uses(path, usage_of_file(&options.system, &backing_file))?;
         let image = Self {
             file,
             geometry: Geometry {
@@ -76,7 +79,7 @@ impl ImageFile {
                 ..Identity::default()
             },
         };
-        let warnings = partial_sector(size_bytes, sector).into_iter().collect();
+        warnings.extend(partial_sector(size_bytes, sector));
         Ok((image, warnings))
     }
 

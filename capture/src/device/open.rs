@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::Source;
+use super::block::BlockDevice;
 use super::image::ImageFile;
-use crate::inventory::SystemPaths;
+use crate::inventory::{SystemPaths, Usage};
 
 /// How to open a source.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +56,20 @@ pub enum Warning {
         /// Length of what follows the last whole sector.
         tail_bytes: u32,
     },
+    /// Something uses the device, but nothing that is known to write to it.
+    InUse(Usage),
+    /// The kernel says that something holds the device and not what: a mount in
+    /// another namespace, another program that reads it exclusively.
+    HeldBySomething {
+        /// The device.
+        path: String,
+    },
+    /// Direct I/O is refused, so reads go through the page cache: errors are as
+    /// wide as a page of it, and may repeat without the medium being asked again.
+    Buffered {
+        /// The device.
+        path: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -68,6 +83,14 @@ impl fmt::Display for Warning {
                 f,
                 "the size of {size_bytes} bytes is not a multiple of the {sector_bytes}-byte \
                  sector: the last {tail_bytes} bytes are read on their own"
+            ),
+            Self::InUse(usage) => write!(f, "{usage}"),
+            Self::HeldBySomething { path } => {
+                write!(f, "{path} is held by something that may change it")
+            }
+            Self::Buffered { path } => write!(
+                f,
+                "{path} refuses direct I/O: reading through the page cache, which blurs errors"
             ),
         }
     }
@@ -137,6 +160,15 @@ pub enum OpenError {
         /// What it is instead.
         kind: NotASource,
     },
+    /// Something may write to it while it is read. [`OpenError::remedies`] says
+    /// what to do.
+    #[error("{} is in use: {}", path.display(), list(by))]
+    InUse {
+        /// The path as given.
+        path: PathBuf,
+        /// Every use that may write; never empty.
+        by: Vec<Usage>,
+    },
     /// It has no bytes: an empty file, or a drive without a medium.
     #[error("{} is empty: its size is 0", path.display())]
     Empty {
@@ -175,6 +207,34 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// Commands that would clear the way; none where a command cannot.
+    pub fn remedies(&self) -> Vec<String> {
+        match self {
+            Self::InUse { by, .. } => by.iter().map(Usage::remedy).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn list(uses: &[Usage]) -> String {
+    let uses: Vec<String> = uses.iter().map(Usage::to_string).collect();
+    uses.join("; ")
+}
+
+/// What uses a source: an error if any of it may write, else a warning each.
+pub(crate) fn judge_uses(path: &Path, uses: Vec<Usage>) -> Result<Vec<Warning>, OpenError> {
+    let (writing, reading): (Vec<_>, Vec<_>) = uses.into_iter().partition(Usage::may_write);
+    if writing.is_empty() {
+        Ok(reading.into_iter().map(Warning::InUse).collect())
+    } else {
+        Err(OpenError::InUse {
+            path: path.to_owned(),
+            by: writing,
+        })
+    }
 }
 
 /// Smallest logical sector of any source, in bytes.
@@ -237,9 +297,16 @@ pub(crate) fn open_failure(path: &Path, errno: rustix::io::Errno) -> OpenError {
 ///
 /// Errors: see [`OpenError`]; anything but those two is `NotASource`.
 pub fn open_source(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
-    let (image, warnings) = ImageFile::open(path, options)?;
-    Ok(Opened {
-        source: Box::new(image),
-        warnings,
-    })
+    fn opened(source: impl Source + 'static, warnings: Vec<Warning>) -> Opened {
+        Opened {
+            source: Box::new(source),
+            warnings,
+        }
+    }
+    let stat = rustix::fs::stat(path).map_err(|errno| open_failure(path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
+        BlockDevice::open(path, options).map(|(device, warnings)| opened(device, warnings))
+    } else {
+        ImageFile::open(path, options).map(|(image, warnings)| opened(image, warnings))
+    }
 }
