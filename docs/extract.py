@@ -210,7 +210,7 @@ class Store:
         if kind == SEAL:
             fields = SEAL_PAYLOAD.unpack(payload)
             block = fields[0]
-            need(self.blocks.get(block, fields)[1] == fields[1], "block", block, "was sealed twice")
+            need(block not in self.blocks, "block", block, "was sealed twice")
             self.blocks[block] = fields
             try:
                 entries = self.contents(block)
