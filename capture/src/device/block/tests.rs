@@ -1,6 +1,8 @@
 //! Against real loop devices, which only root can make; elsewhere every test
 //! says that it was skipped.
 
+mod failing;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
