@@ -70,7 +70,19 @@ impl BlockDevice {
     ) -> Result<(Self, Vec<Warning>), OpenError> {
         let before = rustix::fs::stat(path).map_err(|errno| open_failure(path, errno))?;
         let number = block_device(path, &before)?;
+        let system = &options.system;
+        let node = BlockNode::find(system, number);
+        let judge = || {
+            let uses = node.as_ref().map(|node| usage_of(system, node));
+            judge_uses(path, uses.unwrap_or_default())
+        };
+        // First, since that a disk is in use says more than that it cannot be opened.
+        let mut warnings = judge()?;
         let handle = Handle::open(path, direct)?;
+        if !handle.exclusive {
+            // Something may have come to use it in between.
+            warnings = judge()?;
+        }
         let examine = |errno| failed(path, "examine", errno);
         let after = rustix::fs::fstat(&handle.device).map_err(examine)?;
         if block_device(path, &after)? != number {
@@ -78,10 +90,6 @@ impl BlockDevice {
         }
 
         let shown = path.to_string_lossy();
-        let system = &options.system;
-        let node = BlockNode::find(system, number);
-        let uses = node.as_ref().map(|node| usage_of(system, node));
-        let mut warnings = judge_uses(path, uses.unwrap_or_default())?;
         if !handle.exclusive && warnings.is_empty() {
             let path = shown.to_string();
             warnings.push(Warning::HeldBySomething { path });
