@@ -30,6 +30,19 @@ impl Bytes {
         );
         Self { owner, range }
     }
+
+    /// A part of these bytes, which shares them.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.end <= self.range.len(),
+            "a part lies within its whole"
+        );
+        let owner = self.owner.clone();
+        Self {
+            owner,
+            range: self.range.start + range.start..self.range.start + range.end,
+        }
+    }
 }
 
 impl From<Vec<u8>> for Bytes {

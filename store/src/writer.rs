@@ -520,7 +520,9 @@ impl StoreWriter {
         Ok(())
     }
 
-    fn release_ballast(&mut self) -> bool {
+    /// Gives the ballast up, so that what must be written at the end still fits.
+    /// Returns whether there was any.
+    pub fn release_ballast(&mut self) -> bool {
         if !self.ballast {
             return false;
         }

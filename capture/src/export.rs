@@ -1,0 +1,329 @@
+//! Getting an image back: to a file or device by position, or to a stream.
+//!
+//! Every artifact is checked against its key before a byte of it is written. What
+//! cannot be read from the store is reported with its range and filled like what
+//! could not be read from the source; the rest goes on.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use asl_store::StoreHandle;
+use crossbeam_channel::bounded;
+
+use crate::error::{Error, Result};
+use crate::manifest::{Content, Extent, Manifest};
+use crate::worker::is_zero;
+
+/// What stands where nothing could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fill {
+    /// Zeros.
+    Zero,
+    /// This pattern, repeated from the start of the image; not empty.
+    Pattern(Vec<u8>),
+}
+
+impl Fill {
+    fn at(&self, offset: u64, buf: &mut [u8]) {
+        match self {
+            Fill::Zero => buf.fill(0),
+            Fill::Pattern(pattern) => {
+                for (at, byte) in buf.iter_mut().enumerate() {
+                    *byte = pattern[((offset + at as u64) % pattern.len() as u64) as usize];
+                }
+            }
+        }
+    }
+}
+
+/// How to export.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    /// What stands where nothing could be read.
+    pub fill: Fill,
+    /// Leave zeros as holes; the destination reads as zeros where nothing is written.
+    pub sparse: bool,
+    /// Bytes of the image to export.
+    pub range: Range<u64>,
+    /// Threads that read and check.
+    pub threads: usize,
+}
+
+/// A stretch that the store could not give back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// First byte in the image.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What an export wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExportReport {
+    /// Bytes of the image in the range.
+    pub bytes: u64,
+    /// Of these, filled because the source's medium refused them.
+    pub unreadable_bytes: u64,
+    /// Of these, filled because they were never read.
+    pub untried_bytes: u64,
+    /// Of these, filled because the store is damaged there.
+    pub damaged: Vec<DamagedRange>,
+}
+
+/// Told how many bytes of the image are done.
+pub trait ExportObserver: Sync {
+    /// Several times a second.
+    fn progress(&self, done_bytes: u64, total_bytes: u64);
+}
+
+const ZERO_BLOCK: usize = 4096;
+
+fn check_range(manifest: &Manifest, range: &Range<u64>) -> Result<()> {
+    let size = manifest.doc.source.size_bytes;
+    if range.start > range.end || range.end > size {
+        return Err(Error::Range {
+            start: range.start,
+            end: range.end,
+            size,
+        });
+    }
+    Ok(())
+}
+
+/// The part of an extent that lies in `range`: where in the extent, where in the output.
+fn clip(extent: &Extent, range: &Range<u64>) -> (Range<usize>, u64) {
+    let from = extent.offset.max(range.start);
+    let to = (extent.offset + extent.len).min(range.end);
+    (
+        (from - extent.offset) as usize..(to - extent.offset) as usize,
+        from - range.start,
+    )
+}
+
+/// Writes the image to a file or device by position. Nothing is written where a
+/// sparse export has zeros, so the destination must read as zeros there.
+pub fn export_to_file(
+    store: &StoreHandle,
+    manifest: &Manifest,
+    file: &File,
+    options: &ExportOptions,
+    observer: &dyn ExportObserver,
+) -> Result<ExportReport> {
+    check_range(manifest, &options.range)?;
+    let job = Job {
+        store,
+        file,
+        options,
+        done: AtomicU64::new(0),
+        report: Mutex::default(),
+        observer,
+    };
+    let (send, extents) = bounded::<Extent>(4 * options.threads.max(1));
+    let walked = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.threads.max(1))
+            .map(|_| {
+                let (extents, job) = (extents.clone(), &job);
+                scope.spawn(move || extents.iter().try_for_each(|extent| job.write(&extent)))
+            })
+            .collect();
+        drop(extents);
+        let walked = manifest.walk(store, options.range.clone(), &mut |extent| {
+            // A thread that failed has closed its end; its error is found below.
+            send.send(extent).map_err(|_| Error::WorkerDied)
+        });
+        drop(send);
+        let results: Vec<Result<()>> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(Err(Error::WorkerDied)))
+            .collect();
+        results.into_iter().collect::<Result<()>>().and(walked)
+    });
+    walked?;
+    let mut report = job
+        .report
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    report.bytes = options.range.end - options.range.start;
+    report.damaged.sort_by_key(|damage| damage.offset);
+    Ok(report)
+}
+
+struct Job<'a> {
+    store: &'a StoreHandle,
+    file: &'a File,
+    options: &'a ExportOptions,
+    done: AtomicU64,
+    report: Mutex<ExportReport>,
+    observer: &'a dyn ExportObserver,
+}
+
+impl Job<'_> {
+    fn write(&self, extent: &Extent) -> Result<()> {
+        let (part, at) = clip(extent, &self.options.range);
+        let len = part.len() as u64;
+        match extent.content {
+            Content::Data(key) => match read_whole(self.store, extent, &key) {
+                Ok(bytes) => self.write_data(at, &bytes[part])?,
+                Err(what) => {
+                    self.fill(at + self.options.range.start, at, len)?;
+                    let damage = DamagedRange {
+                        offset: extent.offset,
+                        len: extent.len,
+                        what,
+                    };
+                    self.report().damaged.push(damage);
+                }
+            },
+            Content::Zero if self.options.sparse => {}
+            Content::Zero => self.zeros(at, len)?,
+            Content::Unreadable(_) => {
+                self.fill(at + self.options.range.start, at, len)?;
+                self.report().unreadable_bytes += len;
+            }
+            Content::Untried => {
+                self.fill(at + self.options.range.start, at, len)?;
+                self.report().untried_bytes += len;
+            }
+        }
+        let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
+        self.observer
+            .progress(done, self.options.range.end - self.options.range.start);
+        Ok(())
+    }
+
+    fn report(&self) -> std::sync::MutexGuard<'_, ExportReport> {
+        self.report
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all_at(bytes, at)
+            .map_err(|source| Error::Destination {
+                action: "write to",
+                source,
+            })
+    }
+
+    fn write_data(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        if !self.options.sparse {
+            return self.put(at, bytes);
+        }
+        // Write the stretches between runs of zero blocks.
+        let mut start = None;
+        let mut offset = 0;
+        for block in bytes.chunks(ZERO_BLOCK) {
+            match (is_zero(block), start) {
+                (false, None) => start = Some(offset),
+                (true, Some(from)) => {
+                    self.put(at + from as u64, &bytes[from..offset])?;
+                    start = None;
+                }
+                _ => {}
+            }
+            offset += block.len();
+        }
+        start.map_or(Ok(()), |from| self.put(at + from as u64, &bytes[from..]))
+    }
+
+    fn zeros(&self, at: u64, len: u64) -> Result<()> {
+        let zeros = vec![0; len.min(1 << 20) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(zeros.len() as u64);
+            self.put(at + done, &zeros[..part as usize])?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, image_offset: u64, at: u64, len: u64) -> Result<()> {
+        if self.options.fill == Fill::Zero && self.options.sparse {
+            return Ok(());
+        }
+        let mut buf = vec![0; len.min(1 << 20) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(buf.len() as u64) as usize;
+            self.options.fill.at(image_offset + done, &mut buf[..part]);
+            self.put(at + done, &buf[..part])?;
+            done += part as u64;
+        }
+        Ok(())
+    }
+}
+
+fn read_whole(
+    store: &StoreHandle,
+    extent: &Extent,
+    key: &asl_store::Key,
+) -> Result<Vec<u8>, String> {
+    match store.get(key) {
+        Ok(bytes) if bytes.len() as u64 == extent.len => Ok(bytes),
+        Ok(_) => Err(format!(
+            "artifact {key} has another length than the manifest says"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Writes the image to a stream, front to back.
+pub fn export_to_stream(
+    store: &StoreHandle,
+    manifest: &Manifest,
+    out: &mut dyn Write,
+    options: &ExportOptions,
+    observer: &dyn ExportObserver,
+) -> Result<ExportReport> {
+    check_range(manifest, &options.range)?;
+    let mut report = ExportReport::default();
+    let total = options.range.end - options.range.start;
+    let failed = |source| Error::Destination {
+        action: "write to",
+        source,
+    };
+    let mut buf = vec![0; 1 << 20];
+    manifest.walk(store, options.range.clone(), &mut |extent| {
+        let (part, at) = clip(&extent, &options.range);
+        let len = part.len() as u64;
+        let mut fill = Some(&options.fill);
+        match extent.content {
+            Content::Data(key) => match read_whole(store, &extent, &key) {
+                Ok(bytes) => {
+                    out.write_all(&bytes[part]).map_err(failed)?;
+                    fill = None;
+                }
+                Err(what) => report.damaged.push(DamagedRange {
+                    offset: extent.offset,
+                    len: extent.len,
+                    what,
+                }),
+            },
+            Content::Zero => fill = Some(&Fill::Zero),
+            Content::Unreadable(_) => report.unreadable_bytes += len,
+            Content::Untried => report.untried_bytes += len,
+        }
+        if let Some(fill) = fill {
+            let mut done = 0;
+            while done < len {
+                let part = (len - done).min(buf.len() as u64) as usize;
+                fill.at(options.range.start + at + done, &mut buf[..part]);
+                out.write_all(&buf[..part]).map_err(failed)?;
+                done += part as u64;
+            }
+        }
+        report.bytes += len;
+        observer.progress(report.bytes, total);
+        Ok(())
+    })?;
+    out.flush().map_err(failed)?;
+    Ok(report)
+}

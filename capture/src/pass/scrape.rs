@@ -1,0 +1,121 @@
+//! Scraping: every sector that lies between bad ones is read once, alone.
+//!
+//! Reads of several sectors that are halved when they fail would not lower the
+//! number of failures: each bad sector fails alone in any case, and every
+//! longer read that fails comes on top. (`stride` says when they pay in time.)
+//! But the *order* is free, and long bad stretches can wait. So there are
+//! three rounds:
+//! 1. forwards, jumping ahead further and further while sectors fail;
+//! 2. backwards from good sectors into what was jumped over, up to a bad one;
+//! 3. forwards over the rest.
+
+use std::time::Duration;
+
+use super::Read;
+use super::field::Field;
+use super::stride::{BackwardPieces, Stride};
+use crate::map::StateKind;
+
+const KIND: StateKind = StateKind::Unscraped;
+
+/// How many sectors may fail in a row before the first jump.
+const FAILURES_BEFORE_JUMP: u32 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Jumping,
+    Edges,
+    Rest,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ScrapePass {
+    round: Round,
+    cursor: u64,
+    failures: u32,
+    stride: Stride,
+    far_end: BackwardPieces,
+    /// The longest jump, in sectors.
+    jump_max: u64,
+}
+
+impl ScrapePass {
+    pub(super) fn new(field: &Field) -> Self {
+        Self {
+            round: Round::Jumping,
+            cursor: 0,
+            failures: 0,
+            stride: Stride::default(),
+            far_end: BackwardPieces::default(),
+            jump_max: (field.size() / 100).max(field.cluster()) / field.sector(),
+        }
+    }
+
+    pub(super) fn plan(&mut self, field: &Field) -> Option<Read> {
+        loop {
+            let planned = match self.round {
+                Round::Jumping | Round::Rest => self.plan_forwards(field),
+                Round::Edges => self.plan_edges(field),
+            };
+            if planned.is_some() {
+                return planned;
+            }
+            (self.round, self.cursor) = match self.round {
+                Round::Jumping => (Round::Edges, field.size()),
+                Round::Edges => (Round::Rest, 0),
+                Round::Rest => return None,
+            };
+        }
+    }
+
+    fn plan_forwards(&mut self, field: &Field) -> Option<Read> {
+        let run = field.next(KIND, self.cursor)?;
+        Some(self.stride.plan(field, &run))
+    }
+
+    fn plan_edges(&mut self, field: &Field) -> Option<Read> {
+        loop {
+            if let Some(left) = self.far_end.left(field, KIND) {
+                return Some(self.stride.plan(field, &left));
+            }
+            let run = field.prev(KIND, self.cursor)?;
+            self.cursor = run.end;
+            if field.after(run.end) == Some(StateKind::Copied) {
+                self.far_end.begin(field, &run);
+            } else {
+                self.cursor = run.start;
+            }
+        }
+    }
+
+    pub(super) fn good(&mut self, field: &Field, read: Read, elapsed: Duration, failure: Duration) {
+        self.failures = 0;
+        self.stride.good(field, read, elapsed, failure);
+    }
+
+    pub(super) fn bad(&mut self, field: &Field, read: Read) {
+        self.stride.bad(field, read);
+        if let Some(rest) = self.far_end.bad(field, KIND, read) {
+            self.cursor = rest.start;
+        }
+        if self.round != Round::Jumping || !field.is_one_sector(read) {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.cursor = read.end();
+        let rest = field.next(KIND, read.end());
+        let Some(rest) = rest.filter(|rest| rest.start == read.end()) else {
+            self.failures = 0;
+            return;
+        };
+        if let Some(doublings) = self.failures.checked_sub(FAILURES_BEFORE_JUMP) {
+            let sectors = (1u64 << doublings.min(40)).min(self.jump_max);
+            let target = read.end().saturating_add(sectors * field.sector());
+            // Other ranges are no part of this stretch.
+            if target >= rest.end {
+                self.failures = 0;
+            }
+            self.cursor = target.min(rest.end);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Captures as the store's log knows them: begun, paused, finished.
+//!
+//! A session record says what is captured; blocks carry the session's id, and
+//! the notes in them are all that a resume needs.
+
+use asl_store::{BlockId, Key, SessionId, StoreHandle, format};
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Geometry, Identity};
+use crate::error::{Error, Result};
+use crate::journal::{self, Entry};
+use crate::manifest::{CaptureDoc, SourceDoc};
+
+/// Body of a session's first record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionDoc {
+    /// `asl-session-1`.
+    pub format: String,
+    /// `disk`.
+    pub kind: String,
+    /// The user's words.
+    pub label: Option<String>,
+    /// The source.
+    pub source: SourceDoc,
+    /// Chunk size in bytes.
+    pub chunk_bytes: u32,
+    /// Unix time in nanoseconds; untrusted.
+    pub started_unix_ns: i64,
+    /// Program and version.
+    pub tool: String,
+}
+
+/// `format` of a [`SessionDoc`].
+pub const SESSION_FORMAT: &str = "asl-session-1";
+
+/// How far a capture has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureState {
+    /// Running, or cut off without a manifest.
+    Begun,
+    /// Stopped early with a manifest of what was read.
+    Paused,
+    /// Everything that the options allowed was read.
+    Finished,
+    /// Given up.
+    Abandoned,
+}
+
+/// A capture in a store.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// Its id.
+    pub session: SessionId,
+    /// How far it has come.
+    pub state: CaptureState,
+    /// What it was begun as.
+    pub begun: SessionDoc,
+    /// How it went, once there is a manifest.
+    pub doc: Option<CaptureDoc>,
+    /// Root artifact of the newest manifest.
+    pub root: Option<Key>,
+}
+
+impl Capture {
+    /// Whether reading may go on.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state, CaptureState::Begun | CaptureState::Paused)
+    }
+}
+
+/// What a source's kernel and size say, in the form that is kept.
+pub fn source_doc(identity: &Identity, geometry: &Geometry) -> SourceDoc {
+    SourceDoc {
+        path: identity.path.clone(),
+        model: identity.model.clone(),
+        serial: identity.serial.clone(),
+        wwn: identity.wwn.clone(),
+        firmware: identity.firmware.clone(),
+        transport: identity.transport.clone(),
+        backing_file: identity.backing_file.clone(),
+        size_bytes: geometry.size_bytes,
+        logical_sector_bytes: geometry.logical_sector_bytes,
+        physical_sector_bytes: geometry.physical_sector_bytes,
+    }
+}
+
+/// All captures, oldest first; those whose root was removed are left out.
+pub fn list(store: &StoreHandle) -> Result<Vec<Capture>> {
+    let sessions = store.with_state(|state| state.sessions.clone());
+    let mut captures = Vec::new();
+    for session in sessions {
+        let Ok(begun) = serde_json::from_slice::<SessionDoc>(&session.begun) else {
+            continue;
+        };
+        if begun.format != SESSION_FORMAT {
+            continue;
+        }
+        let root = session.root_key();
+        if let Some(root) = &root
+            && matches!(store.lookup(root), Ok(None))
+        {
+            continue;
+        }
+        captures.push(Capture {
+            session: session.session(),
+            state: match session.kind {
+                format::SESSION_PAUSED => CaptureState::Paused,
+                format::SESSION_FINISHED => CaptureState::Finished,
+                format::SESSION_ABANDONED => CaptureState::Abandoned,
+                _ => CaptureState::Begun,
+            },
+            begun,
+            doc: serde_json::from_slice(&session.body).ok(),
+            root,
+        });
+    }
+    Ok(captures)
+}
+
+/// The capture of an id, a unique prefix of one, or a label.
+pub fn find(store: &StoreHandle, name: &str) -> Result<Capture> {
+    let captures = list(store)?;
+    let exact = captures
+        .iter()
+        .position(|capture| capture.session.to_string() == name);
+    if let Some(at) = exact {
+        return Ok(captures[at].clone());
+    }
+    let labelled = |capture: &&Capture| capture.begun.label.as_deref() == Some(name);
+    let mut fits: Vec<&Capture> = captures.iter().filter(labelled).collect();
+    if fits.is_empty() && name.len() >= 4 {
+        let prefixed = |capture: &&Capture| capture.session.to_string().starts_with(name);
+        fits = captures.iter().filter(prefixed).collect();
+    }
+    match fits[..] {
+        [] => Err(Error::NoCapture(name.to_owned())),
+        [only] => Ok(only.clone()),
+        _ => Err(Error::Ambiguous {
+            name: name.to_owned(),
+            count: fits.len(),
+        }),
+    }
+}
+
+/// How sure it is that a source is the one a capture was begun from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sameness {
+    /// Size and serial number or world wide name agree.
+    Certain,
+    /// Nothing says otherwise, but the source has no serial: its fingerprint decides.
+    Likely,
+    /// It is another one; why.
+    Other(String),
+}
+
+/// Compares a source with what a capture remembers. The path never decides.
+pub fn same_source(doc: &SourceDoc, identity: &Identity, geometry: &Geometry) -> Sameness {
+    if doc.size_bytes != geometry.size_bytes {
+        let why = format!(
+            "it has {} bytes, the captured one {}",
+            geometry.size_bytes, doc.size_bytes
+        );
+        return Sameness::Other(why);
+    }
+    for (name, then, now) in [
+        ("serial", &doc.serial, &identity.serial),
+        ("WWN", &doc.wwn, &identity.wwn),
+    ] {
+        match (then, now) {
+            (Some(then), Some(now)) if then != now => {
+                return Sameness::Other(format!(
+                    "its {name} is {now}, the captured one's is {then}"
+                ));
+            }
+            (Some(_), Some(_)) => return Sameness::Certain,
+            _ => {}
+        }
+    }
+    Sameness::Likely
+}
+
+/// Unfinished captures of a source, newest first.
+pub fn unfinished_of(
+    store: &StoreHandle,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<Vec<Capture>> {
+    let mut captures = list(store)?;
+    captures.reverse();
+    captures.retain(|capture| {
+        let same = same_source(&capture.begun.source, identity, geometry);
+        let plausible = match same {
+            Sameness::Certain => true,
+            // Without a serial the place must agree as well, or every stick of a size is alike.
+            Sameness::Likely => capture.begun.source.backing_file == identity.backing_file,
+            Sameness::Other(_) => false,
+        };
+        capture.is_unfinished() && plausible
+    });
+    Ok(captures)
+}
+
+/// Blocks of a session, in the order they were written.
+pub fn blocks_of(store: &StoreHandle, session: SessionId) -> Vec<BlockId> {
+    store.with_state(|state| {
+        let of = state
+            .blocks
+            .iter()
+            .filter(|(_, info)| info.session == session.0);
+        of.map(|(id, _)| BlockId(*id)).collect()
+    })
+}
+
+/// Calls `each` for every journal entry of a session in order; returns the number
+/// that the next note gets.
+pub fn fold(
+    store: &StoreHandle,
+    session: SessionId,
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<u64> {
+    let mut next = 0;
+    for block in blocks_of(store, session) {
+        let mut notes = Vec::new();
+        store.notes(block, &mut |note_type, note| {
+            if note_type == format::NOTE_MAP {
+                notes.push(note);
+            }
+            Ok(())
+        })?;
+        for note in notes {
+            let damaged = |what| Error::Notes {
+                session: session.to_string(),
+                what,
+            };
+            let (of, sequence, entries) =
+                journal::parse(&note).ok_or_else(|| damaged("a note does not parse"))?;
+            if of != session {
+                return Err(damaged("a note of another session"));
+            }
+            next = next.max(sequence + 1);
+            entries.into_iter().try_for_each(&mut *each)?;
+        }
+    }
+    Ok(next)
+}

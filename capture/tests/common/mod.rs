@@ -1,0 +1,229 @@
+//! A store on the fault file system and a simulated disk, with a clock that is
+//! the disk's own.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use asl_capture::commit::SyncPolicy;
+use asl_capture::device::fault::FaultDevice;
+use asl_capture::digests::ExtraDigests;
+use asl_capture::disk::{DiskOptions, DiskReport, Observer, Progress, capture_disk};
+use asl_capture::manifest::{Content, Manifest};
+use asl_capture::pass::PlanOptions;
+use asl_capture::reader::{Clock, Control, Limits};
+use asl_capture::session::{self, Capture};
+use asl_store::vfs::fault::FaultVfs;
+use asl_store::{
+    Compression, Context, Key, Params, StoreHandle, StoreWriter, WriteOptions, create,
+};
+
+/// Time that passes by itself, a millisecond a look.
+#[derive(Default)]
+pub struct TickingClock(AtomicU64);
+
+impl Clock for TickingClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+    fn unix_ns(&self) -> i64 {
+        1_700_000_000_000_000_000
+    }
+}
+
+pub struct Silent;
+
+impl Observer for Silent {
+    fn progress(&self, _: &Progress) {}
+    fn resumed(&self, _: u64) {}
+    fn finishing(&self) {}
+}
+
+pub fn context(seed: u8) -> Context {
+    Context {
+        owner: asl_store::Owner {
+            boot_id: [3; 16],
+            pid: 7,
+            start_time: 9,
+        },
+        holder: "the test".into(),
+        seed: [seed; 32],
+        now: Arc::new(|| 1_700_000_000_000_000_000),
+    }
+}
+
+pub fn write_options() -> WriteOptions {
+    WriteOptions {
+        ballast_bytes: 64 << 10,
+        flush_entries: 400,
+        flush_blocks: 16,
+        ..WriteOptions::default()
+    }
+}
+
+pub fn fresh() -> FaultVfs {
+    let vfs = FaultVfs::new();
+    let params = Params {
+        shards: 4,
+        block_size: 256 << 10,
+        large_size: 256 << 10,
+        small_threshold: 128 << 10,
+        packed_max: 4096,
+    };
+    create(&vfs, &params, &context(1), &write_options()).unwrap();
+    vfs
+}
+
+pub fn writer(vfs: &FaultVfs, seed: u8) -> asl_store::Result<StoreWriter> {
+    StoreWriter::open(Arc::new(vfs.clone()), context(seed), write_options())
+}
+
+pub fn reader(vfs: &FaultVfs) -> StoreHandle {
+    StoreHandle::open(Arc::new(vfs.clone())).unwrap()
+}
+
+pub fn disk_options() -> DiskOptions {
+    DiskOptions {
+        label: None,
+        compression: Compression::Auto,
+        chunk_bytes: 4096,
+        threads: 0,
+        plan: PlanOptions {
+            cluster_bytes: 64 << 10,
+            piece_bytes: 4096,
+            ..PlanOptions::new(512)
+        },
+        limits: Limits::default(),
+        read_timeout: None,
+        sync: SyncPolicy {
+            bytes: 64 << 10,
+            interval: Duration::from_secs(1),
+        },
+        digests: ExtraDigests::default(),
+        tool: "test 0".into(),
+    }
+}
+
+/// One run over `disk`, from the newest unfinished capture of it or anew.
+pub fn run(
+    vfs: &FaultVfs,
+    disk: &FaultDevice,
+    seed: u8,
+    options: &DiskOptions,
+) -> asl_capture::Result<DiskReport> {
+    let writer = writer(vfs, seed)?;
+    let source = Arc::new(disk.reopened("/dev/test"));
+    let resume = unfinished(writer.handle(), disk);
+    let clock = Arc::new(TickingClock::default());
+    capture_disk(
+        source,
+        writer,
+        resume.as_ref(),
+        options,
+        clock,
+        Arc::new(Control::default()),
+        &Silent,
+    )
+}
+
+pub fn unfinished(store: &StoreHandle, disk: &FaultDevice) -> Option<Capture> {
+    use asl_capture::device::Source;
+    session::unfinished_of(store, disk.identity(), &disk.geometry())
+        .unwrap()
+        .into_iter()
+        .next()
+}
+
+/// What a perfect disk would hold.
+pub fn content(disk: &FaultDevice) -> Vec<u8> {
+    use asl_capture::device::Source;
+    let mut bytes = vec![0; disk.geometry().size_bytes as usize];
+    disk.content(0, &mut bytes);
+    bytes
+}
+
+/// Reads a capture back: the image with `0xEE` where nothing is, and the
+/// unreadable and untried ranges, merged.
+pub struct Image {
+    pub bytes: Vec<u8>,
+    pub unreadable: Vec<(u64, u64, i32)>,
+    pub untried: Vec<(u64, u64)>,
+}
+
+pub fn image(store: &StoreHandle, root: &Key) -> Image {
+    let manifest = Manifest::open(store, root).unwrap();
+    let size = manifest.doc.source.size_bytes;
+    let mut image = Image {
+        bytes: vec![0xEE; size as usize],
+        unreadable: Vec::new(),
+        untried: Vec::new(),
+    };
+    let mut end = 0;
+    manifest
+        .walk(store, 0..size, &mut |extent| {
+            assert_eq!(extent.offset, end, "extents cover the image");
+            end += extent.len;
+            let range = extent.offset as usize..end as usize;
+            match extent.content {
+                Content::Zero => image.bytes[range].fill(0),
+                Content::Data(key) => image.bytes[range].copy_from_slice(&store.get(&key)?),
+                Content::Unreadable(errno) => match image.unreadable.last_mut() {
+                    Some((start, len, last))
+                        if *start + *len == extent.offset && *last == errno =>
+                    {
+                        *len += extent.len
+                    }
+                    _ => image.unreadable.push((extent.offset, extent.len, errno)),
+                },
+                Content::Untried => match image.untried.last_mut() {
+                    Some((start, len)) if *start + *len == extent.offset => *len += extent.len,
+                    _ => image.untried.push((extent.offset, extent.len)),
+                },
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(end, size);
+    image
+}
+
+/// Asserts that a finished capture holds exactly what the disk gives.
+pub fn assert_captured(store: &StoreHandle, report: &DiskReport, disk: &FaultDevice) {
+    let image = image(store, &report.root.expect("a finished capture has a root"));
+    let mut expected = content(disk);
+    let sector = u64::from(report.doc.source.physical_sector_bytes);
+    let size = report.doc.source.size_bytes;
+    let bad: Vec<(u64, u64)> = disk
+        .bad_sectors()
+        .iter()
+        .map(|r| {
+            (
+                r.start * sector,
+                (r.end * sector).min(size) - r.start * sector,
+            )
+        })
+        .collect();
+    for (start, len) in &bad {
+        expected[*start as usize..(*start + *len) as usize].fill(0xEE);
+    }
+    assert!(image.untried.is_empty(), "untried: {:?}", image.untried);
+    let got: Vec<(u64, u64)> = image
+        .unreadable
+        .iter()
+        .map(|(start, len, _)| (*start, *len))
+        .collect();
+    assert_eq!(got, bad);
+    assert!(
+        image.bytes == expected,
+        "first difference at {:?}",
+        image.bytes.iter().zip(&expected).position(|(a, b)| a != b)
+    );
+    for (start, len) in &bad {
+        expected[*start as usize..(*start + *len) as usize].fill(0);
+    }
+    assert_eq!(
+        report.doc.image_blake3.as_deref(),
+        Some(blake3::hash(&expected).to_hex().as_str())
+    );
+}
