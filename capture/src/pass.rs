@@ -12,14 +12,16 @@
 //! 3. Most of the data comes before most of the failing reads.
 //!
 //! The passes are GNU ddrescue's, with these differences:
-//! - Copying reads whole clusters of 1 MiB, and small ones of 64 KiB for a while
-//!   after an error (`copy`).
-//! - A gap with damage on both sides waits for the sweep; the sweep gives up more
-//!   and more at a time where everything fails, and leaves it to the reads of
-//!   single sectors, which waste nothing.
+//! - Clusters are of 1 MiB, and stay so after an error (`copy` says why).
+//! - Jumps grow until the errors stop coming in close succession (`skip`), so
+//!   a damaged zone is left after a handful of errors however many good
+//!   sectors it has.
+//! - A gap with damage on both sides waits for the sweep; where errors come
+//!   thick, the sweep gives up growing stretches unread and leaves them to
+//!   the reads of single sectors, which waste nothing.
 //! - Trimming and scraping lengthen their reads only where single sectors have
 //!   taken longer than failures would (`stride`).
-//! - Scraping jumps ahead inside long bad stretches and comes back for the rest.
+//! - Scraping jumps ahead inside bad stretches too, and comes back for the rest.
 //!
 //! Invariants
 //! - Every read is aligned to sectors (but for a last partial one), lies within
@@ -37,6 +39,7 @@ mod field;
 mod retry;
 mod scrape;
 mod selection;
+mod skip;
 mod stride;
 #[cfg(test)]
 mod tests;

@@ -8,20 +8,25 @@
 //! 4. backwards into gaps that still have an edge without damage (slow ones,
 //!    mostly), up to the first error.
 //! 5. Whatever is left, which by now has damage on both sides: forwards, without
-//!    jumps. Where read after read fails, growing stretches are left to
-//!    trimming unread: a failed read of a small cluster tells nothing there that
-//!    the reads of single sectors will not tell anyway.
+//!    jumps. Where errors come in close succession, growing stretches are left to
+//!    trimming unread: a failed cluster tells nothing there that the reads of
+//!    single sectors will not tell anyway.
 //!
 //! A gap is entered only from an edge that is not damage. That one rule ends
 //! passes 2 to 4 at the first error, and makes a resumed run leave alone
 //! the gaps of the run before.
 //!
-//! After an error reads are small for a while: more is likely to fail, and a
-//! failure then spoils less.
+//! Reads do not get smaller after an error. A failed cluster spoils nothing: its
+//! good sectors are read one by one while trimming, at the price of the one failure
+//! that its bad sector costs anyway. A small cluster that fails is a failure
+//! more. In simulated zones with an error in every megabyte, clusters of
+//! 64 KiB after errors made for 12 600 failing reads instead of 7 500, with no
+//! more data in hand after the same number of them.
 
 use std::time::Duration;
 
 use super::field::Field;
+use super::skip::Skip;
 use super::{MinReadRate, PlanOptions, Read};
 use crate::map::StateKind;
 
@@ -165,66 +170,6 @@ impl CopyPass {
 
 fn is_damage(neighbour: Option<StateKind>) -> bool {
     neighbour.is_some_and(StateKind::is_damage)
-}
-
-/// How far to jump: twice as far each time, as long as the errors come in close
-/// succession.
-///
-/// Close means: less was read well between two errors than was jumped over at
-/// the first. (ddrescue starts again after any good read. In a zone with an
-/// error in every other megabyte, that costs hundreds of errors before the
-/// rest of the disk gets its turn.)
-#[derive(Debug, Clone)]
-struct Skip {
-    first: u64,
-    next: u64,
-    last: u64,
-    most: u64,
-    unit: u64,
-}
-
-impl Skip {
-    fn new(first: u64, most: u64, unit: u64) -> Self {
-        let first = super::round_up(first, unit);
-        Self {
-            first,
-            next: first,
-            last: 0,
-            most: super::round_up(most.max(1), unit).max(first),
-            unit,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.next = self.first;
-        self.last = 0;
-    }
-
-    /// Takes in how much was read well before an error. Returns whether this
-    /// error begins a new stretch.
-    fn settle(&mut self, calm_bytes: u64) -> bool {
-        let new = calm_bytes >= self.last.max(self.first);
-        if new {
-            self.reset();
-        }
-        new
-    }
-
-    /// Where to go on after `at`; further away the next time.
-    fn past(&mut self, at: u64) -> u64 {
-        self.last = self.next;
-        self.next = self.next.saturating_mul(2).min(self.most);
-        self.aligned(at.saturating_add(self.last))
-    }
-
-    /// Where to go on after `at`, without going further the next time.
-    fn first_past(&self, at: u64) -> u64 {
-        self.aligned(at.saturating_add(self.first))
-    }
-
-    fn aligned(&self, at: u64) -> u64 {
-        at.checked_next_multiple_of(self.unit).unwrap_or(u64::MAX)
-    }
 }
 
 /// Watches how fast stretches of about a second are read. Single reads say little:

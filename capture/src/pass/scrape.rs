@@ -13,13 +13,11 @@ use std::time::Duration;
 
 use super::Read;
 use super::field::Field;
+use super::skip::Skip;
 use super::stride::{BackwardPieces, Stride};
 use crate::map::StateKind;
 
 const KIND: StateKind = StateKind::Unscraped;
-
-/// How many sectors may fail in a row before the first jump.
-const FAILURES_BEFORE_JUMP: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
@@ -32,11 +30,13 @@ enum Round {
 pub(super) struct ScrapePass {
     round: Round,
     cursor: u64,
-    failures: u32,
+    /// Jumps are free, as everything jumped over is read later; they need not be
+    /// as short as a few sectors.
+    skip: Skip,
+    /// Bytes read well since the last error.
+    calm_bytes: u64,
     stride: Stride,
     far_end: BackwardPieces,
-    /// The longest jump, in sectors.
-    jump_max: u64,
 }
 
 impl ScrapePass {
@@ -44,10 +44,10 @@ impl ScrapePass {
         Self {
             round: Round::Jumping,
             cursor: 0,
-            failures: 0,
+            skip: Skip::new(field.piece(), field.size() / 100, field.piece()),
+            calm_bytes: u64::MAX,
             stride: Stride::default(),
             far_end: BackwardPieces::default(),
-            jump_max: (field.size() / 100).max(field.cluster()) / field.sector(),
         }
     }
 
@@ -89,7 +89,7 @@ impl ScrapePass {
     }
 
     pub(super) fn good(&mut self, field: &Field, read: Read, elapsed: Duration, failure: Duration) {
-        self.failures = 0;
+        self.calm_bytes = self.calm_bytes.saturating_add(read.len);
         self.stride.good(field, read, elapsed, failure);
     }
 
@@ -101,21 +101,15 @@ impl ScrapePass {
         if self.round != Round::Jumping || !field.is_one_sector(read) {
             return;
         }
-        self.failures = self.failures.saturating_add(1);
+        let calm_bytes = std::mem::take(&mut self.calm_bytes);
         self.cursor = read.end();
-        let rest = field.next(KIND, read.end());
-        let Some(rest) = rest.filter(|rest| rest.start == read.end()) else {
-            self.failures = 0;
+        if self.skip.settle(calm_bytes) {
             return;
-        };
-        if let Some(doublings) = self.failures.checked_sub(FAILURES_BEFORE_JUMP) {
-            let sectors = (1u64 << doublings.min(40)).min(self.jump_max);
-            let target = read.end().saturating_add(sectors * field.sector());
-            // Other ranges are no part of this stretch.
-            if target >= rest.end {
-                self.failures = 0;
-            }
-            self.cursor = target.min(rest.end);
+        }
+        // Other ranges are no part of this stretch.
+        let rest = field.next(KIND, read.end());
+        if let Some(rest) = rest.filter(|rest| rest.start == read.end()) {
+            self.cursor = self.skip.past(read.end()).min(rest.end);
         }
     }
 }

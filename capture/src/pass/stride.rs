@@ -21,7 +21,7 @@ use crate::map::StateKind;
 
 /// How many failures' worth of time is spent on short reads before longer ones
 /// are tried. More than one, because a failure also wears the disk.
-const PATIENCE: u32 = 2;
+const PATIENCE: u32 = 5;
 
 /// How much longer reads get each time.
 const GROWTH: u64 = 8;

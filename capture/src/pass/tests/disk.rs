@@ -91,9 +91,9 @@ impl Disk {
 
     pub fn read(&mut self, read: Read) -> (Outcome, Duration) {
         assert!(read.len > 0 && read.end() <= self.size, "{read:?}");
-        assert_eq!(read.offset % self.sector, 0, "{read:?}");
+        assert!(read.offset.is_multiple_of(self.sector), "{read:?}");
         assert!(
-            read.end() % self.sector == 0 || read.end() == self.size,
+            read.end().is_multiple_of(self.sector) || read.end() == self.size,
             "{read:?}"
         );
         let mut elapsed = self.latency.command;

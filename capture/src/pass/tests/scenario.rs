@@ -85,55 +85,155 @@ fn rescue(mut disk: Disk, options: PlanOptions) -> Course {
     course
 }
 
-fn row(name: &str, bad: usize, course: &Course) -> String {
-    let after = |n: usize| {
-        let missing = course.missing_after.get(n).copied().unwrap_or(0);
-        missing as f64 / f64::from(1 << 20)
-    };
-    format!(
-        "{name:28} bad {bad:6} failing {:6} = {:5}+{:5}+{:6}  reads {:8}  {:7.1} h  MiB missing after copy {:9.3}, after 50 {:9.1} 500 {:9.1} 1000 {:9.1} 2000 {:8.1} 4000 {:8.1}",
-        course.bad_reads.iter().sum::<u64>(),
-        course.bad_reads[0],
-        course.bad_reads[1],
-        course.bad_reads[2],
-        course.reads,
-        course.clock.as_secs_f64() / 3600.0,
-        course.missing_after_copy as f64 / f64::from(1 << 20),
-        after(50),
-        after(500),
-        after(1000),
-        after(2000),
-        after(4000),
-    )
+impl Course {
+    fn failing_reads(&self) -> u64 {
+        self.bad_reads.iter().sum()
+    }
+
+    fn missing_after(&self, failing_reads: usize) -> u64 {
+        // Nothing is missing once every failing read is made.
+        self.missing_after.get(failing_reads).copied().unwrap_or(0)
+    }
+
+    fn print(&self, name: &str) {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let [copy, trim, scrape] = self.bad_reads;
+        print!(
+            "{name}: {} failing reads ({copy} copying, {trim} trimming, {scrape} scraping) of {}, {:.1} h; MiB missing after copying {:.1}",
+            self.failing_reads(),
+            self.reads,
+            self.clock.as_secs_f64() / 3600.0,
+            mib(self.missing_after_copy),
+        );
+        for failing_reads in [50, 500, 1000, 2000, 4000] {
+            let missing = mib(self.missing_after(failing_reads));
+            print!(", after {failing_reads} failing {missing:.1}");
+        }
+        println!();
+    }
 }
 
-fn disks(size: u64) -> Vec<(&'static str, Disk)> {
-    let mut made = vec![];
-    let mut make = |name, patches: &[(u64, u64)], scattered| {
+/// Bad sectors: so many within so many sectors, thrice or once, and scattered
+/// ones.
+struct Damage {
+    name: &'static str,
+    patches: &'static [(u64, u64)],
+    scattered: u64,
+    /// What GNU ddrescue 1.27 calls "read errors" for the same bad sectors on a
+    /// disk of 20 GB (simulated with its option -H).
+    ddrescue_failing_reads: u64,
+}
+
+impl Damage {
+    fn disk(&self, size: u64) -> Disk {
         let mut dice = Dice(7);
         let mut disk = Disk::new(size, SECTOR, Latency::HARD_DISK);
-        for &(count, sectors) in patches {
+        for &(count, sectors) in self.patches {
             patch(&mut disk, &mut dice, count, sectors);
         }
-        let all = disk.sectors();
-        patch(&mut disk, &mut dice, scattered, all - 1);
-        made.push((name, disk));
-    };
-    make("scattered", &[], 500);
-    make("3 solid + scattered", &[(2000, 2000); 3], 500);
-    make("3 dense 4MiB + scattered", &[(2000, 8 << 10); 3], 500);
-    make("3 loose 64MiB + scattered", &[(2000, 128 << 10); 3], 500);
-    make("3 sparse 1GiB + scattered", &[(2000, 2 << 20); 3], 500);
-    make("1 sparse 4GiB", &[(4000, 8 << 20); 1], 0);
-    made
+        let all = disk.sectors() - 1;
+        patch(&mut disk, &mut dice, self.scattered, all);
+        disk
+    }
+}
+
+const SCATTERED: Damage = Damage {
+    name: "scattered",
+    patches: &[],
+    scattered: 500,
+    ddrescue_failing_reads: 1000,
+};
+const SOLID: Damage = Damage {
+    name: "3 solid patches, scattered",
+    patches: &[(2000, 2000); 3],
+    scattered: 500,
+    ddrescue_failing_reads: 7050,
+};
+const DENSE: Damage = Damage {
+    name: "3 dense patches of 4 MiB, scattered",
+    patches: &[(2000, 8 << 10); 3],
+    scattered: 500,
+    ddrescue_failing_reads: 7194,
+};
+const LOOSE: Damage = Damage {
+    name: "3 loose patches of 64 MiB, scattered",
+    patches: &[(2000, 128 << 10); 3],
+    scattered: 500,
+    ddrescue_failing_reads: 9634,
+};
+const SPARSE: Damage = Damage {
+    name: "3 sparse patches of 1 GiB, scattered",
+    patches: &[(2000, 2 << 20); 3],
+    scattered: 500,
+    ddrescue_failing_reads: 12635,
+};
+const WIDE: Damage = Damage {
+    name: "1 sparse patch of 4 GiB",
+    patches: &[(4000, 8 << 20)],
+    scattered: 0,
+    ddrescue_failing_reads: 7870,
+};
+
+const TERABYTE: u64 = 1_000_204_886_016;
+
+fn course(damage: &Damage, size: u64) -> Course {
+    let course = rescue(damage.disk(size), PlanOptions::new(SECTOR as u32));
+    course.print(damage.name);
+    course
+}
+
+/// Each of the 6500 bad sectors fails alone once. That is not to be avoided; on
+/// top come one failing cluster for each scattered sector and two or three for
+/// each patch.
+#[test]
+fn a_terabyte_with_three_patches() {
+    let course = course(&SOLID, TERABYTE);
+    assert!(course.failing_reads() <= 6500 + 500 + 3 * 3);
+    assert!(course.missing_after_copy < 520 << 20);
+    // 99.9994 % when copying and trimming are through, and next to all of it soon
+    // after, while 5000 bad sectors are still to be found.
+    assert!(course.missing_after(520) < 6 << 30);
+    assert!(course.missing_after(1015) < 1 << 20);
+    assert!(course.missing_after(1100) < 256 << 10);
+}
+
+/// A zone where every other megabyte has an error is left alone until the rest of
+/// the disk is safe.
+#[test]
+fn a_damaged_zone_does_not_hold_up_the_rest() {
+    let mut disk = WIDE.disk(TERABYTE);
+    let zone = 4 << 30;
+    let lost = disk.bad.len() as u64 * SECTOR;
+    let mut planner = Planner::new(RescueMap::new(disk.size), PlanOptions::new(SECTOR as u32));
+    while disk.bad_reads < 12 {
+        let read = planner.next_read().expect("there is more to read");
+        let (outcome, elapsed) = disk.read(read);
+        planner.report(read, outcome, elapsed);
+    }
+    let missing = disk.size - lost - planner.map().copied_bytes();
+    assert!(missing <= zone + (1 << 30), "{missing} bytes are missing");
 }
 
 #[test]
-#[ignore]
-fn tune() {
-    for (name, disk) in disks(1_000_204_886_016) {
-        let bad = disk.bad.len();
-        let course = rescue(disk.clone(), PlanOptions::new(512));
-        println!("{}", row(name, bad, &course));
+fn fails_no_more_reads_than_ddrescue() {
+    for damage in [DENSE, LOOSE] {
+        let course = course(&damage, 20_000_000_000);
+        assert!(
+            course.failing_reads() <= damage.ddrescue_failing_reads,
+            "{}",
+            damage.name
+        );
+    }
+}
+
+#[test]
+#[ignore = "makes some forty million reads; run it in release mode with --nocapture to see the table"]
+fn every_kind_of_damage() {
+    for size in [20_000_000_000, TERABYTE] {
+        println!("a disk of {size} bytes");
+        for damage in [SCATTERED, SOLID, DENSE, LOOSE, SPARSE, WIDE] {
+            let course = course(&damage, size);
+            assert!(course.failing_reads() <= damage.ddrescue_failing_reads);
+        }
     }
 }
