@@ -42,6 +42,7 @@ CURRENT_HINT = struct.Struct("<8sHHIQQQ32sQ12sI")
 ARTIFACT, NOTE, RAW, ZSTD, CHUNKED = 1, 2, 0, 1, 2
 ROOT, NODE, TOMBSTONE = 1, 2, 0x8000
 CREATED, LEASE, SEAL, INDEX_ADD, TOMBSTONES, SEGMENTS, SNAPSHOT, SESSION = range(1, 9)
+CRITICAL, CONTINUES = 1, 2
 STATES = {1: "begun", 2: "paused", 3: "finished", 4: "abandoned"}
 FILE_MAX, STORED_MAX, PAYLOAD_MAX, CHILDREN_MAX, DEPTH_MAX = 2 << 30, 1 << 30, 16 << 20, 1 << 20, 16
 WHOLE, PIECE = 64 << 20, 1 << 20  # the longest artifact held in memory; bytes read at once
@@ -115,7 +116,7 @@ class Store:
         try:
             for number, (kind, flags, payload) in enumerate(self.records()):
                 need((kind == CREATED) == (number == 0), "the log does not begin with the store's creation")
-                need(flags in (0, 1) and (kind <= SESSION or not flags), "record", number, "is of a newer format")
+                need(flags < 4 and (kind <= SESSION or not flags & CRITICAL), "record", number, "is of a newer format")
                 self.apply(kind, payload)
         except (Damage, struct.error) as error:
             if self.store_id is None:
@@ -186,7 +187,8 @@ class Store:
                 found = self.record(file, at, salt)
                 if not found or found[7] > end:
                     behind = (self.record(file, later, salt) for later in range(at + 8, file.length, 8))
-                    need(last and not any(behind), file.name, "is damaged at byte", at)
+                    durable = (other for other in behind if other and not other[1] & CONTINUES)
+                    need(last and not any(durable), file.name, "is damaged at byte", at)
                     break  # a torn tail
                 kind, flags, its_position, head, body, payload, its_chain, after = found
                 chain = derive("asl v1 log chain", chain, head, body)

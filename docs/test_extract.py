@@ -455,6 +455,21 @@ class Log(Case):
         self.get(b"before")
         self.refuses("get", hash_of(b"after").hex(), says="no artifact")
 
+    def test_what_follows_in_a_torn_append_is_no_damage(self):
+        writer = Writer(self.path)
+        writer.block([root(b"before")])
+        torn, both = writer.at, CONSTANTS["RECORD_CRITICAL"] | CONSTANTS["RECORD_CONTINUES"]
+        for flags in (CONSTANTS["RECORD_CRITICAL"], both, both):
+            writer.record("LEASE", pack("lease_payload", first_id=2000, count=1), flags=flags)
+        path = writer.log_path(writer.name)
+        raw = bytearray(path.read_bytes())
+        raw[torn + 40] ^= 1
+        path.write_bytes(raw)
+        self.run_extract("verify")
+        self.get(b"before")
+        writer.record("LEASE", pack("lease_payload", first_id=3000, count=1))
+        self.refuses("list", says="is damaged at byte %d" % torn)
+
     def test_histories_that_do_not_fit(self):
         for change, says in ((dict(prev_chain=bytes(32)), "does not continue"), (dict(store_id=bytes(16)), "does not continue"),
                              (dict(prev_valid_len=1 << 20), "cannot be read to its end"), (dict(prev_first_position=7), "missing or damaged"),

@@ -100,6 +100,8 @@ pub const RECORD_RESERVED_LAST: u16 = 31;
 
 /// Record flag: a reader that does not know the type must stop.
 pub const RECORD_CRITICAL: u16 = 1;
+/// Record flag: part of the same append (one write, one sync) as the record before.
+pub const RECORD_CONTINUES: u16 = 2;
 
 /// Session kinds in a session record.
 pub const SESSION_BEGUN: u8 = 1;

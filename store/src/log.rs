@@ -9,10 +9,11 @@
 //! - A header is durable before the first record follows it, so a short file
 //!   without a valid header holds nothing.
 //!
-//! Crash: the last file may end in bytes that are no valid record, followed by
-//! none: a torn tail, ignored. Bad bytes *followed* by a valid record are damage:
-//! [`LogEnd::Damaged`]; readers go on to that point and writers stop. So it is
-//! where `log/current` remembers more records than there are.
+//! Crash: the last file may end in a torn append, ignored: bytes that are no valid
+//! record, followed by none but records of the same append (a disk may keep a later
+//! sector and lose an earlier one). Bad bytes followed by a valid record that begins
+//! an append are damage: [`LogEnd::Damaged`]; readers go on to that point and
+//! writers stop. So it is where `log/current` remembers more records than there are.
 
 use crate::error::{Error, Result};
 use crate::format::{self, log_header as lh, record_head as rh, record_tail as rt};
@@ -399,6 +400,7 @@ fn read_file(
 
 struct Found {
     position: u64,
+    continues: bool,
     bytes: Vec<u8>,
 }
 
@@ -448,6 +450,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         let position = rh::POSITION.get(head);
+        let continues = rh::FLAGS.u16(head) & format::RECORD_CONTINUES != 0;
         let whole = rh::LEN + format::padded(payload_len.into()) as usize + rt::LEN;
         let bytes = self.bytes(at, whole)?;
         if bytes.len() < whole {
@@ -464,15 +467,20 @@ impl Reader<'_> {
         }
         Ok(Some(Found {
             position,
+            continues,
             bytes: bytes.to_vec(),
         }))
     }
 
-    /// Tells a torn tail from damage: is there a valid record after the bad one?
+    /// Tells a torn tail from damage: does a valid record after the bad one begin an
+    /// append? What was acknowledged before it was whole then. Records that continue
+    /// an append prove nothing: it may be the one that was torn.
     fn after_bad(&mut self, bad: u64) -> Result<LogEnd> {
         let mut at = bad + format::ALIGNMENT as u64;
         while at + (rh::LEN + rt::LEN) as u64 <= self.len {
-            if self.bytes(at, 4)? == format::RECORD_MAGIC && self.record_at(at)?.is_some() {
+            if self.bytes(at, 4)? == format::RECORD_MAGIC
+                && self.record_at(at)?.is_some_and(|found| !found.continues)
+            {
                 let what = format!(
                     "{}: bytes {bad} to {at} are no valid record, and valid records follow",
                     self.path
@@ -593,7 +601,7 @@ impl LogWriter {
         let mut buf = Vec::new();
         let mut place = self.place;
         let mut done = Vec::with_capacity(records.len());
-        for new in records {
+        for (at, new) in records.into_iter().enumerate() {
             if new.payload.len() > format::RECORD_PAYLOAD_MAX as usize {
                 return Err(Error::TooLong {
                     what: "a log record",
@@ -605,14 +613,9 @@ impl LogWriter {
             let mut head = [0; rh::LEN];
             rh::MAGIC.put(&mut head, &format::RECORD_MAGIC);
             rh::TYPE.set(&mut head, new.record_type);
-            rh::FLAGS.set(
-                &mut head,
-                if new.critical {
-                    format::RECORD_CRITICAL
-                } else {
-                    0
-                },
-            );
+            let critical = u16::from(new.critical) * format::RECORD_CRITICAL;
+            let continues = u16::from(at > 0) * format::RECORD_CONTINUES;
+            rh::FLAGS.set(&mut head, critical | continues);
             rh::POSITION.set(&mut head, place.position.0);
             rh::PAYLOAD_LEN.set(&mut head, new.payload.len() as u32);
             rh::SALT.set(&mut head, self.salt);
