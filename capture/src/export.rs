@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use asl_store::StoreHandle;
+use asl_store::{Key, Scratch, StoreHandle};
 use crossbeam_channel::bounded;
 
 use crate::error::{Error, Result};
@@ -130,7 +130,12 @@ pub fn export_to_file(
         let threads: Vec<_> = (0..options.threads.max(1))
             .map(|_| {
                 let (extents, job) = (extents.clone(), &job);
-                scope.spawn(move || extents.iter().try_for_each(|extent| job.write(&extent)))
+                scope.spawn(move || {
+                    let mut scratch = Scratch::default();
+                    extents
+                        .iter()
+                        .try_for_each(|extent| job.write(&extent, &mut scratch))
+                })
             })
             .collect();
         drop(extents);
@@ -165,11 +170,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn write(&self, extent: &Extent) -> Result<()> {
+    fn write(&self, extent: &Extent, scratch: &mut Scratch) -> Result<()> {
         let (part, at) = clip(extent, &self.options.range);
         let len = part.len() as u64;
         match extent.content {
-            Content::Data(key) => match read_whole(self.store, extent, &key) {
+            Content::Data(key) => match read_whole(self.store, extent, &key, scratch) {
                 Ok(bytes) => self.write_data(at, &bytes[part])?,
                 Err(what) => {
                     self.fill(at + self.options.range.start, at, len)?;
@@ -261,12 +266,19 @@ impl Job<'_> {
     }
 }
 
-fn read_whole(
+/// An extent's artifact, whole; `Err` says why it cannot be had.
+fn read_whole<'a>(
     store: &StoreHandle,
     extent: &Extent,
-    key: &asl_store::Key,
-) -> Result<Vec<u8>, String> {
-    match store.get(key) {
+    key: &Key,
+    scratch: &'a mut Scratch,
+) -> Result<&'a [u8], String> {
+    let record = match store.lookup(key) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Err(format!("artifact {key} is missing")),
+        Err(error) => return Err(error.to_string()),
+    };
+    match store.read_entry(&record, scratch) {
         Ok(bytes) if bytes.len() as u64 == extent.len => Ok(bytes),
         Ok(_) => Err(format!(
             "artifact {key} has another length than the manifest says"
@@ -291,12 +303,13 @@ pub fn export_to_stream(
         source,
     };
     let mut buf = vec![0; 1 << 20];
+    let mut scratch = Scratch::default();
     manifest.walk(store, options.range.clone(), &mut |extent| {
         let (part, at) = clip(&extent, &options.range);
         let len = part.len() as u64;
         let mut fill = Some(&options.fill);
         match extent.content {
-            Content::Data(key) => match read_whole(store, &extent, &key) {
+            Content::Data(key) => match read_whole(store, &extent, &key, &mut scratch) {
                 Ok(bytes) => {
                     out.write_all(&bytes[part]).map_err(failed)?;
                     fill = None;

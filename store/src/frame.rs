@@ -327,23 +327,62 @@ pub fn parse_chunk_list(stored: &[u8]) -> Result<Vec<(Key, u64)>, &'static str> 
         .collect())
 }
 
-/// Decodes stored bytes (raw or zstd) into the artifact and checks it against its key.
-/// `Err` says what is wrong; wrong bytes are never returned.
-pub fn decode(info: &FrameInfo, stored: Vec<u8>) -> Result<Vec<u8>, &'static str> {
-    let raw = match info.encoding {
-        format::ENCODING_RAW => stored,
-        format::ENCODING_ZSTD => {
-            // Capacity is reserved, not touched: a hostile length costs address space only.
-            let len = info.raw_len as usize;
-            zstd::bulk::decompress(&stored, len)
-                .map_err(|_| "compressed bytes that do not decode")?
+/// Turns stored bytes back into artifacts. Keeps its decompression context; one per
+/// thread.
+#[derive(Default)]
+pub struct Decoder {
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Decoder {
+    /// Decodes stored bytes (raw or zstd) and checks them against the key. Bytes
+    /// that need decoding go through `out`. `Err` says what is wrong; wrong bytes
+    /// are never returned.
+    pub fn decode<'a>(
+        &mut self,
+        info: &FrameInfo,
+        stored: &'a [u8],
+        out: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], &'static str> {
+        let raw = match info.encoding {
+            format::ENCODING_RAW => stored,
+            format::ENCODING_ZSTD => {
+                let undecodable = "compressed bytes that do not decode";
+                if info.raw_len > u64::from(format::FRAME_STORED_MAX) {
+                    return Err("a decoded length above the ceiling");
+                }
+                if self.decompressor.is_none() {
+                    self.decompressor = zstd::bulk::Decompressor::new().ok();
+                }
+                let decompressor = self
+                    .decompressor
+                    .as_mut()
+                    .ok_or("no memory to decompress")?;
+                let len = info.raw_len as usize;
+                if out.len() < len {
+                    out.resize(len, 0);
+                }
+                let decoded = decompressor.decompress_to_buffer(stored, &mut out[..len]);
+                &out[..decoded.map_err(|_| undecodable)?]
+            }
+            _ => return Err("an encoding that has no bytes of its own"),
+        };
+        if raw.len() as u64 != info.raw_len || Key::of(raw) != info.key {
+            return Err("bytes that do not match their key");
         }
-        _ => return Err("an encoding that has no bytes of its own"),
-    };
-    if raw.len() as u64 != info.raw_len || Key::of(&raw) != info.key {
-        return Err("bytes that do not match their key");
+        Ok(raw)
     }
-    Ok(raw)
+}
+
+/// Decodes one frame; see [`Decoder::decode`].
+pub fn decode(info: &FrameInfo, stored: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+    let mut out = Vec::new();
+    let raw = Decoder::default().decode(info, &stored, &mut out)?.len();
+    if info.encoding == format::ENCODING_RAW {
+        return Ok(stored);
+    }
+    out.truncate(raw);
+    Ok(out)
 }
 
 /// The children's keys of a tree node artifact, its kind and its body.

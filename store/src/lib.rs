@@ -31,5 +31,5 @@ pub use error::{Error, Result};
 pub use frame::{Bytes, Compression, Encoder, Frame};
 pub use id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId};
 pub use params::Params;
-pub use store::StoreHandle;
+pub use store::{Scratch, StoreHandle};
 pub use writer::{Context, Put, Recovery, StoreWriter, WriteOptions, create};

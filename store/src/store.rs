@@ -49,6 +49,14 @@ struct Shared {
     files: Mutex<FileCache>,
 }
 
+/// Buffers of a thread that reads many artifacts; see [`StoreHandle::read_entry`].
+#[derive(Default)]
+pub struct Scratch {
+    frame: Vec<u8>,
+    raw: Vec<u8>,
+    decoder: frame::Decoder,
+}
+
 /// An open store. Cloning is cheap and shares the view.
 #[derive(Clone)]
 pub struct StoreHandle(Arc<Shared>);
@@ -243,26 +251,53 @@ impl StoreHandle {
         Ok(total)
     }
 
+    /// An artifact's bytes in buffers that are used again: for reading many. Chunk
+    /// lists are not followed.
+    pub fn read_entry<'a>(
+        &self,
+        record: &IndexRecord,
+        scratch: &'a mut Scratch,
+    ) -> Result<&'a [u8]> {
+        let (open, info) = self.read_frame_into(record, &mut scratch.frame)?;
+        let stored = &scratch.frame[format::frame_header::LEN..];
+        scratch
+            .decoder
+            .decode(&info, stored, &mut scratch.raw)
+            .map_err(|what| Error::damaged(&open.path, record.offset.into(), what))
+    }
+
     /// Reads the frame that an index entry points to.
     fn read_frame(&self, record: &IndexRecord) -> Result<(Arc<OpenFile>, FrameInfo, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        let (open, info) = self.read_frame_into(record, &mut bytes)?;
+        bytes.drain(..format::frame_header::LEN);
+        Ok((open, info, bytes))
+    }
+
+    /// Reads header and stored bytes of a frame into `bytes`.
+    fn read_frame_into(
+        &self,
+        record: &IndexRecord,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(Arc<OpenFile>, FrameInfo)> {
         let open = self.open_file(record.block)?;
-        let head = format::frame_header::LEN;
-        let mut bytes = vec![0; head + record.stored_len.min(format::FRAME_STORED_MAX) as usize];
+        let len =
+            format::frame_header::LEN + record.stored_len.min(format::FRAME_STORED_MAX) as usize;
+        bytes.resize(len, 0);
         let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
-        match read_exact_at(&*open.file, record.offset.into(), &mut bytes) {
+        match read_exact_at(&*open.file, record.offset.into(), bytes) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 return Err(damaged("the file ends within a frame"));
             }
             Err(error) => return Err(Error::io("read", &open.path)(error)),
         }
-        let info = FrameInfo::from_header(&bytes, open.salt)
+        let info = FrameInfo::from_header(bytes, open.salt)
             .ok_or_else(|| damaged("no valid frame header"))?;
         if info.key != record.key || info.stored_len != record.stored_len || !info.is_artifact() {
             return Err(damaged("not the artifact that the index expects"));
         }
-        bytes.drain(..head);
-        Ok((open, info, bytes))
+        Ok((open, info))
     }
 
     /// The notes of a block in the order they were written, checked.
