@@ -20,7 +20,7 @@ pub fn subtree(offset: u64, bytes: &[u8]) -> ChainingValue {
 
 /// The chaining value of `len` zero bytes at `offset`.
 pub fn zero_subtree(offset: u64, len: u64) -> ChainingValue {
-    const ZEROS: [u8; 65_536] = [0; 65_536];
+    static ZEROS: [u8; 65_536] = [0; 65_536];
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(offset);
     let mut left = len;

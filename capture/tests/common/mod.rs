@@ -53,6 +53,7 @@ pub fn context(seed: u8) -> Context {
     }
 }
 
+#[allow(clippy::needless_update, reason = "the store may get further bounds")]
 pub fn write_options() -> WriteOptions {
     WriteOptions {
         ballast_bytes: 64 << 10,
