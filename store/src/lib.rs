@@ -32,4 +32,4 @@ pub use frame::{Bytes, Compression, Encoder, Frame};
 pub use id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId};
 pub use params::Params;
 pub use store::{Scratch, StoreHandle};
-pub use writer::{Context, Put, Recovery, StoreWriter, WriteOptions, create};
+pub use writer::{Context, Put, Recovery, StoreWriter, WriteOptions, check_vacant, create};

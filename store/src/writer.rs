@@ -142,15 +142,15 @@ pub struct StoreWriter {
     _lock: Box<dyn VfsLock>,
 }
 
-/// Creates a store in an empty or absent directory tree.
-pub fn create(
-    vfs: &dyn Vfs,
-    params: &Params,
-    context: &Context,
-    options: &WriteOptions,
-) -> Result<StoreId> {
-    params.validate()?;
+/// Refuses a directory that holds a store already, or anything else but what a
+/// fresh filesystem may hold. Writes nothing.
+pub fn check_vacant(vfs: &dyn Vfs) -> Result<()> {
     let present = vfs.list("").map_err(Error::io("list", "the directory"))?;
+    match current::load(vfs) {
+        Ok(_) | Err(Error::LogDamaged { .. }) => return Err(Error::AlreadyAStore),
+        Err(Error::NotAStore) => {}
+        Err(error) => return Err(error),
+    }
     for entry in &present {
         let name = entry.name.as_str();
         let ours = DIRS.contains(&name) || [LOCK_PATH, BALLAST_PATH].contains(&name);
@@ -160,20 +160,33 @@ pub fn create(
             });
         }
     }
-    match current::load(vfs) {
-        Ok(_) | Err(Error::LogDamaged { .. }) => return Err(Error::AlreadyAStore),
-        Err(Error::NotAStore) => {}
-        Err(error) => return Err(error),
+    for dir in [block::OPEN_DIR, block::SEALED_DIR] {
+        match vfs.list(dir) {
+            Ok(entries) => {
+                if let Some(entry) = entries.first() {
+                    return Err(Error::NotEmpty {
+                        found: format!("{dir}/{}", entry.name),
+                    });
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("list", dir)(error)),
+        }
     }
+    Ok(())
+}
+
+/// Creates a store in an empty or absent directory tree.
+pub fn create(
+    vfs: &dyn Vfs,
+    params: &Params,
+    context: &Context,
+    options: &WriteOptions,
+) -> Result<StoreId> {
+    params.validate()?;
+    check_vacant(vfs)?;
     for dir in DIRS {
         vfs.create_dir(dir).map_err(Error::io("create", dir))?;
-    }
-    for dir in [block::OPEN_DIR, block::SEALED_DIR] {
-        if let Some(entry) = vfs.list(dir).map_err(Error::io("list", dir))?.first() {
-            return Err(Error::NotEmpty {
-                found: format!("{dir}/{}", entry.name),
-            });
-        }
     }
     for dir in ["", "blocks", "tmp"] {
         vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
