@@ -1,1 +1,19 @@
-//! The face of the rescue toolkit.
+//! The face of the rescue toolkit: what `asl` and `asl-capture` have in common.
+//!
+//! This crate alone knows a terminal: arguments, output, progress, signals, exit
+//! codes, and the clock and chance that libraries are given. A command is thin:
+//! it opens what was named, calls a library and reports.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod command;
+pub mod error;
+pub mod face;
+pub mod health;
+pub mod output;
+pub mod probe;
+pub mod report;
+pub mod signal;
+pub mod start;
+pub mod text;

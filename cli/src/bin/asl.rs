@@ -1,3 +1,35 @@
-//! See `cli/src/lib.rs`.
+//! `asl`: the store and what is in it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use asl_cli::args::{Asl, AslCommand, StoreCommand};
+use asl_cli::command::{
+    completions, disks, get, ls, man, put, rm, stat, store_info, store_init, store_log,
+    store_snapshot,
+};
+use asl_cli::start::{start, without_command};
+
+fn main() -> ExitCode {
+    start(
+        |asl: &Asl| &asl.global,
+        |face, asl| match asl.command {
+            None => without_command::<Asl>(face),
+            Some(AslCommand::Store(command)) => match command {
+                StoreCommand::Init(args) => store_init::run(face, &args),
+                StoreCommand::Info => store_info::info(face),
+                StoreCommand::State => store_info::state(face),
+                StoreCommand::Snapshot(args) => store_snapshot::create(face, &args),
+                StoreCommand::Snapshots => store_snapshot::list(face),
+                StoreCommand::Log(args) => store_log::run(face, &args),
+            },
+            Some(AslCommand::Put(args)) => put::run(face, &args),
+            Some(AslCommand::Get(args)) => get::run(face, &args),
+            Some(AslCommand::Ls(args)) => ls::run(face, &args),
+            Some(AslCommand::Stat(args)) => stat::run(face, &args),
+            Some(AslCommand::Rm(args)) => rm::run(face, &args),
+            Some(AslCommand::Disks(_)) => disks::run(face),
+            Some(AslCommand::Completions(args)) => completions::run(face, &args),
+            Some(AslCommand::Man(args)) => man::run(face, &args),
+        },
+    )
+}

@@ -1,0 +1,77 @@
+//! Every command line type and every help text; nothing that acts.
+//!
+//! Help is read by tired people on an 80-column console: each command says in one
+//! line what it does, and ends with an example that can be typed.
+
+mod asl;
+mod value;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub use self::asl::{
+    Asl, AslCommand, Completions, Disks, Get, Ls, Man, Program, Put, PutHint, Rm, Stat,
+    StoreCommand, StoreInit, StoreLog, StoreSnapshot,
+};
+pub use self::value::{At, KeyPrefix, Label, Size};
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The store's directory (or set ASL_STORE)
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Options of every command",
+        display_order = 900
+    )]
+    pub store: Option<PathBuf>,
+
+    /// Print the result as one JSON object
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        display_order = 901
+    )]
+    pub json: bool,
+
+    /// Print JSON events, one a line, the result last
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        display_order = 902
+    )]
+    pub events: bool,
+
+    /// Never ask; fail where a question is open (exit 14)
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        display_order = 903
+    )]
+    pub no_input: bool,
+
+    /// No notes and no progress, only results, warnings and errors
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        display_order = 904
+    )]
+    pub quiet: bool,
+
+    /// Say more
+    #[arg(
+        short,
+        global = true,
+        action = clap::ArgAction::Count,
+        help_heading = "Options of every command",
+        display_order = 905
+    )]
+    pub verbose: u8,
+}

@@ -1,0 +1,80 @@
+//! One module per verb. Each opens what was named, calls a library, reports.
+
+pub mod completions;
+pub mod disks;
+pub mod get;
+pub mod ls;
+pub mod man;
+pub mod put;
+pub mod rm;
+pub mod stat;
+pub mod store_info;
+pub mod store_init;
+pub mod store_log;
+pub mod store_snapshot;
+
+use std::path::Path;
+
+use asl_store::segment::IndexRecord;
+use asl_store::{Error as StoreError, Key, StoreHandle};
+
+use crate::args::{At, KeyPrefix};
+use crate::error::{CliError, Result};
+use crate::text;
+
+/// How many keys that fit a prefix are named in an error.
+const CANDIDATES: usize = 4;
+
+/// The store as it was at a place in time.
+fn at(store: StoreHandle, path: &Path, at: Option<&At>) -> Result<StoreHandle> {
+    let Some(at) = at else { return Ok(store) };
+    let action = match at.position {
+        Some(position) => format!("read the store as of {}:{position}", at.snapshot),
+        None => format!("read the store as of {}", at.snapshot),
+    };
+    store
+        .at(&at.snapshot, at.position)
+        .map_err(|error| CliError::of_store(&action, path, &error))
+}
+
+/// The visible artifact of a key or of the beginning of one.
+fn find_key(store: &StoreHandle, path: &Path, wanted: &KeyPrefix) -> Result<IndexRecord> {
+    let failed =
+        |error: &StoreError| CliError::of_store(&format!("find {}", wanted.0), path, error);
+    if let Ok(key) = wanted.0.parse::<Key>() {
+        return match store.lookup(&key) {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => Err(failed(&StoreError::NotFound(key))),
+            Err(error) => Err(failed(&error)),
+        };
+    }
+    let mut found = Vec::new();
+    store
+        .for_each(&mut |record| {
+            if record.key.to_string().starts_with(&wanted.0) {
+                found.push(record);
+            }
+            Ok(())
+        })
+        .map_err(|error| failed(&error))?;
+    match found[..] {
+        [only] => Ok(only),
+        [] => Err(
+            CliError::new(format!("no artifact begins with {}", wanted.0)).hint(format!(
+                "list what there is: asl ls --store {}",
+                text::shell_path(path)
+            )),
+        ),
+        _ => {
+            let some: Vec<String> = found
+                .iter()
+                .take(CANDIDATES)
+                .map(|record| record.key.to_string()[..(wanted.0.len() + 8).min(64)].to_owned())
+                .collect();
+            Err(
+                CliError::new(format!("{} artifacts begin with {}", found.len(), wanted.0))
+                    .hint(format!("give more digits: {}", some.join(", "))),
+            )
+        }
+    }
+}

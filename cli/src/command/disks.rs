@@ -1,0 +1,382 @@
+//! `asl disks`: which disk may be the dying one, which may take the rescue.
+//!
+//! Only what the kernel and udev know already is asked for. Space is asked of file
+//! systems that are mounted and writable, since one that is will answer from
+//! memory.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use asl_capture::inventory::{
+    BlockNode, Contents, Disk, Holder, Mounted, Partition, SystemPaths, list_disks,
+};
+use rustix::fs::statvfs;
+use serde::Serialize;
+
+use crate::error::{Exit, Result};
+use crate::face::Face;
+use crate::health::{Health, Verdict};
+use crate::probe::Survival;
+use crate::report::Outcome;
+use crate::text;
+
+/// Where live systems mount what they were started from.
+const BOOT_MOUNTS: [&str; 7] = [
+    "/run/archiso/bootmnt",
+    "/run/live/medium",
+    "/lib/live/mount/medium",
+    "/run/initramfs/live",
+    "/run/initramfs/memory",
+    "/cdrom",
+    "/isodevice",
+];
+/// Directories of a running system: not where a rescue goes.
+const SYSTEM_MOUNTS: [&str; 9] = [
+    "/",
+    "/boot",
+    "/boot/efi",
+    "/efi",
+    "/usr",
+    "/var",
+    "/home",
+    "/nix",
+    "/etc",
+];
+/// Free space that makes a mounted file system a likely destination.
+const DESTINATION_MIN_BYTES: u64 = 1 << 30;
+
+/// The machine's disks.
+#[derive(Debug, Serialize)]
+struct Disks {
+    disks: Vec<Listed>,
+}
+
+/// One disk with what is made of what is known.
+#[derive(Debug, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    disk: Disk,
+    health: Health,
+    /// What the running system was started from.
+    boot_medium: bool,
+    /// Holds the running system.
+    system: bool,
+    in_use: bool,
+    destinations: Vec<Place>,
+}
+
+/// A mounted file system that could take a store.
+#[derive(Debug, Clone, Serialize)]
+struct Place {
+    mount_point: String,
+    available_bytes: u64,
+}
+
+impl Listed {
+    fn of(system: &SystemPaths, disk: Disk) -> Self {
+        let mut mounts = Vec::new();
+        mounts_of(&disk.contents, &mut mounts);
+        for partition in &disk.partitions {
+            mounts_of(&partition.contents, &mut mounts);
+        }
+        let is_among = |places: &[&str]| {
+            mounts
+                .iter()
+                .any(|mount| places.contains(&mount.mount_point.as_str()))
+        };
+        let boot_medium = is_among(&BOOT_MOUNTS);
+        let health = BlockNode::by_name(system, &disk.name).map_or(
+            Health {
+                verdict: Verdict::Unknown,
+                failed_requests: None,
+            },
+            |node| Health::of(&node),
+        );
+        let destinations = if boot_medium || health.verdict != Verdict::Unknown {
+            Vec::new()
+        } else {
+            let places = mounts.iter().filter_map(destination);
+            places.collect()
+        };
+        Self {
+            boot_medium,
+            system: is_among(&SYSTEM_MOUNTS),
+            in_use: disk.in_use(),
+            health,
+            destinations,
+            disk,
+        }
+    }
+}
+
+fn mounts_of(contents: &Contents, mounts: &mut Vec<Mounted>) {
+    mounts.extend(contents.mounts.iter().cloned());
+    for holder in &contents.holders {
+        mounts_of(&holder.contents, mounts);
+        for partition in &holder.partitions {
+            mounts_of(&partition.contents, mounts);
+        }
+    }
+}
+
+fn destination(mount: &Mounted) -> Option<Place> {
+    let unfit = mount.read_only
+        || Survival::of(&mount.fs_type) == Survival::No
+        || SYSTEM_MOUNTS.contains(&mount.mount_point.as_str());
+    if unfit {
+        return None;
+    }
+    let stat = statvfs(Path::new(&mount.mount_point)).ok()?;
+    let available_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    (available_bytes >= DESTINATION_MIN_BYTES).then(|| Place {
+        mount_point: mount.mount_point.clone(),
+        available_bytes,
+    })
+}
+
+/// A row of the table: 80 columns in all.
+fn row(out: &mut dyn Write, name: &str, size: &str, what: &str, rest: &str) -> io::Result<()> {
+    let line = format!(
+        "{:<20} {:>10}  {:<14} {}",
+        text::fit(&text::visible(name), 20),
+        size,
+        text::fit(&text::visible(what), 14),
+        text::fit(&text::visible(rest), 32)
+    );
+    writeln!(out, "{}", line.trim_end())
+}
+
+impl Outcome for Disks {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.disks.is_empty() {
+            return writeln!(out, "no disks");
+        }
+        row(out, "DEVICE", "SIZE", "WHAT", "NAME AND USE")?;
+        for listed in &self.disks {
+            listed.show(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Outcome for Listed {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let disk = &self.disk;
+        let mut what = disk.transport.clone().unwrap_or_else(|| "disk".to_owned());
+        if disk.removable {
+            what.push_str(", removable");
+        } else if disk.rotational {
+            what.push_str(", hdd");
+        }
+        let name = [disk.model.as_deref(), disk.backing_file.as_deref()];
+        let name = name.into_iter().flatten().next().unwrap_or("");
+        row(out, &disk.path, &text::size(disk.size_bytes), &what, name)?;
+        let mut about = Vec::new();
+        if let Some(serial) = &disk.serial {
+            about.push(format!("serial {serial}"));
+        }
+        if self.boot_medium {
+            about.push("STARTED FROM THIS".to_owned());
+        }
+        if let Some(words) = self.health.words() {
+            about.push(words.to_uppercase());
+        }
+        if let Some(count) = self.health.failed_requests.filter(|count| *count > 0) {
+            about.push(text::count(count, "failed request"));
+        }
+        for words in about {
+            row(out, "", "", "", &words)?;
+        }
+        contents(out, &disk.contents, 1)?;
+        partitions(out, &disk.partitions, 1)?;
+        for place in &self.destinations {
+            let free = text::size(place.available_bytes);
+            let place = text::visible(&place.mount_point).into_owned();
+            writeln!(out, "  likely destination: {place}, {free} free")?;
+        }
+        Ok(())
+    }
+}
+
+fn partitions(out: &mut dyn Write, of: &[Partition], depth: usize) -> io::Result<()> {
+    for partition in of {
+        below(
+            out,
+            depth,
+            &partition.path,
+            partition.size_bytes,
+            None,
+            &partition.contents,
+        )?;
+    }
+    Ok(())
+}
+
+fn below(
+    out: &mut dyn Write,
+    depth: usize,
+    path: &str,
+    size_bytes: u64,
+    kind: Option<&str>,
+    of: &Contents,
+) -> io::Result<()> {
+    let name = path.strip_prefix("/dev/").unwrap_or(path);
+    let name = format!("{:1$}{name}", "", 2 * depth);
+    let what = of.fs_type.as_deref().or(kind).unwrap_or("");
+    let label = of
+        .label
+        .as_deref()
+        .map_or(String::new(), |label| format!("\"{label}\""));
+    row(out, &name, &text::size(size_bytes), what, &label)?;
+    contents(out, of, depth + 1)
+}
+
+fn contents(out: &mut dyn Write, of: &Contents, depth: usize) -> io::Result<()> {
+    for mount in &of.mounts {
+        let mode = if mount.read_only {
+            "mounted ro"
+        } else {
+            "MOUNTED rw"
+        };
+        row(out, "", "", mode, &mount.mount_point)?;
+    }
+    if of.swap {
+        row(out, "", "", "IN USE", "as swap")?;
+    }
+    for Holder {
+        path,
+        size_bytes,
+        kind,
+        contents,
+        partitions: parts,
+        ..
+    } in &of.holders
+    {
+        below(out, depth, path, *size_bytes, kind.as_deref(), contents)?;
+        partitions(out, parts, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// Lists the disks.
+pub fn run(face: &Face) -> Result {
+    let system = SystemPaths::default();
+    let disks = list_disks(&system);
+    let disks = disks.into_iter().map(|disk| Listed::of(&system, disk));
+    face.report.result(&Disks {
+        disks: disks.collect(),
+    })?;
+    if face.report.is_human() {
+        face.report.note(
+            "health is unknown where nothing is said: no disk was asked (smartctl -H DEVICE asks)",
+        );
+    }
+    Ok(Exit::Complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> Disk {
+        let mounted = |mount_point: &str| Mounted {
+            mount_point: mount_point.to_owned(),
+            fs_type: "ext4".to_owned(),
+            read_only: false,
+        };
+        let inner = Contents {
+            fs_type: Some("ext4".to_owned()),
+            label: Some("evil \u{1b}[2J name".to_owned()),
+            mounts: vec![mounted("/run/media/somebody/with/a/very/long/path/indeed")],
+            ..Contents::default()
+        };
+        let luks = Contents {
+            fs_type: Some("crypto_LUKS".to_owned()),
+            holders: vec![Holder {
+                name: "dm-0".to_owned(),
+                path: "/dev/mapper/luks-0123456789".to_owned(),
+                kind: Some("crypt".to_owned()),
+                size_bytes: 1 << 40,
+                contents: inner,
+                partitions: Vec::new(),
+            }],
+            ..Contents::default()
+        };
+        Disk {
+            name: "sda".to_owned(),
+            path: "/dev/sda".to_owned(),
+            by_id: Vec::new(),
+            model: Some("A disk with quite a long model name indeed".to_owned()),
+            serial: Some("SERIAL".to_owned()),
+            wwn: None,
+            firmware: None,
+            transport: Some("usb".to_owned()),
+            backing_file: None,
+            size_bytes: 1 << 40,
+            logical_sector_bytes: 512,
+            physical_sector_bytes: 4096,
+            rotational: true,
+            removable: true,
+            read_only: false,
+            contents: Contents::default(),
+            partitions: vec![Partition {
+                name: "sda1".to_owned(),
+                path: "/dev/sda1".to_owned(),
+                number: 1,
+                start_bytes: 1 << 20,
+                size_bytes: 1 << 40,
+                contents: luks,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_has_no_escapes() {
+        let disk = disk();
+        let listed = Listed {
+            health: Health {
+                verdict: Verdict::Offline,
+                failed_requests: Some(3),
+            },
+            boot_medium: true,
+            system: false,
+            in_use: disk.in_use(),
+            destinations: Vec::new(),
+            disk,
+        };
+        let mut shown = Vec::new();
+        let disks = Disks {
+            disks: vec![listed],
+        };
+        disks.show(&mut shown).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 80),
+            "{shown}"
+        );
+        assert!(!shown.contains('\u{1b}'));
+        for part in [
+            "crypto_LUKS",
+            "MOUNTED rw",
+            "DOES NOT ANSWER",
+            "STARTED FROM",
+            "SERIAL",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+
+    #[test]
+    fn the_boot_medium_and_the_system_are_no_destination() {
+        let system = SystemPaths::below("/nonexistent");
+        let mut disk = disk();
+        let contents = &mut disk.partitions[0].contents.holders[0].contents;
+        contents.mounts[0].mount_point = "/run/archiso/bootmnt".to_owned();
+        let listed = Listed::of(&system, disk.clone());
+        assert!(listed.boot_medium && listed.in_use && listed.destinations.is_empty());
+        let contents = &mut disk.partitions[0].contents.holders[0].contents;
+        contents.mounts[0].mount_point = "/".to_owned();
+        let listed = Listed::of(&system, disk);
+        assert!(listed.system && !listed.boot_medium && listed.destinations.is_empty());
+    }
+}

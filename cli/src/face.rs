@@ -1,0 +1,259 @@
+//! What every command needs of the world: the report, the store that was named,
+//! and what libraries must not fetch themselves (clock, chance, who we are).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use asl_capture::inventory::{SystemPaths, unmounted_mountpoint};
+use asl_store::log::LogEnd;
+use asl_store::vfs::Vfs;
+use asl_store::vfs::real::RealVfs;
+use asl_store::{Context, Error as StoreError, Owner, StoreHandle, StoreWriter, WriteOptions};
+
+use crate::args::Global;
+use crate::error::{CliError, Result};
+use crate::report::{Report, Style};
+use crate::text;
+
+/// One run of a program.
+pub struct Face {
+    /// Where output goes.
+    pub report: Report,
+    /// Whether questions may be asked.
+    pub may_ask: bool,
+    store: Option<PathBuf>,
+}
+
+impl Face {
+    /// The face that the global options describe.
+    pub fn new(global: &Global) -> Self {
+        let style = match (global.events, global.json) {
+            (true, _) => Style::Events,
+            (false, true) => Style::Json,
+            (false, false) => Style::Human,
+        };
+        Self {
+            report: Report::new(style, global.quiet, global.verbose),
+            may_ask: !global.no_input,
+            store: global
+                .store
+                .clone()
+                .or_else(|| std::env::var_os("ASL_STORE").map(PathBuf::from))
+                .filter(|path| !path.as_os_str().is_empty()),
+        }
+    }
+
+    /// The store's path as the user named it.
+    pub fn store_path(&self) -> Result<&Path> {
+        self.store.as_deref().ok_or_else(|| {
+            CliError::usage("no store was named").hint(
+                "add --store PATH to the command, or set it for all commands: export ASL_STORE=PATH",
+            )
+        })
+    }
+
+    /// The files of the store that was named.
+    pub fn store_files(&self) -> Result<(&Path, Arc<dyn Vfs>)> {
+        let path = self.store_path()?;
+        match RealVfs::open(path) {
+            Ok(vfs) => Ok((path, Arc::new(vfs))),
+            Err(error) => Err(self.no_directory(path, &error)),
+        }
+    }
+
+    fn no_directory(&self, path: &Path, error: &std::io::Error) -> CliError {
+        let failed = CliError::of_io("open the store at", path, error);
+        let place = text::shell_path(path);
+        match error.kind() {
+            std::io::ErrorKind::NotADirectory => {
+                failed.hint("a store is a directory; name that, or one on another disk")
+            }
+            std::io::ErrorKind::NotFound => failed.hint(match unmounted(path) {
+                Some(hint) => hint,
+                None => format!("check the path, or make a store there: asl store init {place}"),
+            }),
+            _ => failed,
+        }
+    }
+
+    /// Opens the named store for reading.
+    pub fn reader(&self) -> Result<(&Path, StoreHandle)> {
+        let (path, vfs) = self.store_files()?;
+        let handle = StoreHandle::open(vfs).map_err(|error| open_error(path, &error))?;
+        if let LogEnd::Damaged { what } = handle.log_end() {
+            self.report.warn(&format!(
+                "the log is damaged ({what}); what was stored after that place is not shown"
+            ));
+        }
+        for problem in handle.problems() {
+            self.report.warn(&format!(
+                "{}: {}; what only this file names is not found (see: asl store verify)",
+                problem.path, problem.what
+            ));
+        }
+        Ok((path, handle))
+    }
+
+    /// Opens the named store for writing and tells what had to be mended.
+    pub fn writer(&self, options: WriteOptions) -> Result<(&Path, StoreWriter)> {
+        let (path, vfs) = self.store_files()?;
+        let writer = StoreWriter::open(vfs, context()?, options)
+            .map_err(|error| open_error(path, &error))?;
+        let found = writer.recovery();
+        if found.salvaged_blocks > 0 {
+            self.report.note(&format!(
+                "recovered what an interrupted program had left: {} with {}",
+                text::count(found.salvaged_blocks, "block"),
+                text::count(found.salvaged_artifacts, "artifact"),
+            ));
+        }
+        if found.relogged_blocks > 0 || found.torn_log_bytes > 0 {
+            self.report.detail(&format!(
+                "finished what a crash had interrupted: {} put into the log, {} bytes of a torn \
+                 record left behind",
+                text::count(found.relogged_blocks, "block"),
+                found.torn_log_bytes
+            ));
+        }
+        for foreign in &found.foreign {
+            self.report.warn(&format!("left alone: {foreign}"));
+        }
+        Ok((path, writer))
+    }
+
+    /// Ends writing.
+    pub fn finish(&self, path: &Path, writer: StoreWriter) -> Result<()> {
+        writer.finish().map_err(|error| {
+            CliError::of_store(
+                &format!("finish writing to the store {}", text::path(path)),
+                path,
+                &error,
+            )
+        })?;
+        Ok(())
+    }
+}
+
+fn open_error(path: &Path, error: &StoreError) -> CliError {
+    let action = format!("open the store {}", text::path(path));
+    let failed = CliError::of_store(&action, path, error);
+    match (error, unmounted(path)) {
+        (StoreError::NotAStore, Some(hint)) => failed.hint(hint),
+        _ => failed,
+    }
+}
+
+/// What to do if `path` is where a disk should be mounted and none is.
+fn unmounted(path: &Path) -> Option<String> {
+    let place = unmounted_mountpoint(&SystemPaths::default(), path)?;
+    let place = text::shell_path(&place);
+    Some(format!(
+        "nothing is mounted on {place}; mount the disk that holds the store: mount /dev/DISK {place}"
+    ))
+}
+
+/// Clock, chance and who we are, for a writer.
+pub fn context() -> Result<Context> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| {
+        CliError::new("the system has no random numbers").caused_by(&std::io::Error::from(error))
+    })?;
+    Ok(Context {
+        owner: owner(),
+        holder: holder(),
+        seed,
+        now: Arc::new(now),
+    })
+}
+
+/// Unix time in nanoseconds.
+pub fn now() -> i64 {
+    let since = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()),
+        // A clock without a battery may stand before 1970.
+        Err(before) => i64::try_from(before.duration().as_nanos()).map(|ns| -ns),
+    };
+    since.unwrap_or(i64::MAX)
+}
+
+/// This process, so that another one can tell later that it is gone.
+fn owner() -> Owner {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Owner {
+        boot_id: boot_id(&boot).unwrap_or_default(),
+        pid: std::process::id(),
+        start_time: start_time(&stat).unwrap_or_default(),
+    }
+}
+
+fn boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    asl_store::id::unhex(&digits)
+}
+
+/// Field 22 of `/proc/PID/stat`, in clock ticks since boot (proc_pid_stat(5)). The second
+/// field is the program's name in parentheses and may hold anything, spaces and
+/// parentheses included.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// For people who find the store locked.
+fn holder() -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let program = std::env::args_os()
+        .next()
+        .and_then(|path| {
+            Path::new(&path)
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        })
+        .unwrap_or_else(|| "asl".to_owned());
+    format!(
+        "process {} ({}) on {} since {}",
+        std::process::id(),
+        text::visible(&program),
+        text::visible(&host),
+        text::time(now())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_found_behind_any_name() {
+        let rest = (3..=52)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(" ");
+        for name in ["asl", "a b", "x) R 1 (y"] {
+            let stat = format!("17 ({name}) {rest}");
+            assert_eq!(start_time(&stat), Some(22));
+        }
+        assert_eq!(start_time(""), None);
+    }
+
+    #[test]
+    fn this_process_is_known() {
+        let owner = owner();
+        assert_eq!(owner.pid, std::process::id());
+        assert!(owner.start_time > 0);
+        assert_ne!(owner.boot_id, [0; 16]);
+    }
+
+    #[test]
+    fn boot_ids_parse() {
+        let text = "5be0ff75-2c0c-4a8c-8ee4-5ce0b2b9ba10\n";
+        assert_eq!(boot_id(text).unwrap()[..2], [0x5b, 0xe0]);
+        assert_eq!(boot_id(""), None);
+    }
+}

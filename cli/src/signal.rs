@@ -1,0 +1,51 @@
+//! What signals do: Ctrl-C and SIGTERM ask for a clean stop, a second Ctrl-C
+//! kills, SIGHUP stops nothing, and a file size limit is an error like any other.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
+
+use crate::error::{CliError, Result};
+
+/// Exit code of a program that a second Ctrl-C ended: 128 + SIGINT, as shells have it.
+const KILLED: i32 = 130;
+
+/// Whether somebody asked for a clean stop.
+#[derive(Debug, Clone)]
+pub struct StopRequest(Arc<AtomicBool>);
+
+impl StopRequest {
+    /// Whether to stop now.
+    pub fn is_made(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, for a library that looks at it.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+/// A write beyond `ulimit -f` fails with EFBIG instead of killing the program.
+pub fn survive_file_size_limit() {
+    // Where this cannot be had, the limit kills: the store recovers from that too.
+    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Turns Ctrl-C and SIGTERM into a request, from here on.
+pub fn catch_stop_requests() -> Result<StopRequest> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let register = || -> io::Result<()> {
+        // First, so that it sees the flag as it was before this Ctrl-C.
+        flag::register_conditional_shutdown(SIGINT, KILLED, asked.clone())?;
+        flag::register(SIGINT, asked.clone())?;
+        flag::register(SIGTERM, asked.clone())?;
+        flag::register(SIGHUP, Arc::new(AtomicBool::new(false)))?;
+        Ok(())
+    };
+    register().map_err(|error| CliError::new("cannot catch signals").caused_by(&error))?;
+    Ok(StopRequest(asked))
+}
