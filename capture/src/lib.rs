@@ -17,6 +17,7 @@ pub mod journal;
 pub mod leaves;
 pub mod manifest;
 pub mod map;
+pub mod mapfile;
 pub mod pass;
 pub mod reader;
 pub mod session;
