@@ -1,11 +1,10 @@
 //! The ground that passes work on: the map, restricted to the domain, in whole
 //! sectors.
 //!
-//! Invariants
-//! - Every position that it takes or gives is a multiple of the sector size, or
-//!   the end of the source.
-//! - Within one sector there is at most one state besides copied, so that one
-//!   read of the sector settles it.
+//! Invariant: every position that it takes or gives is a multiple of the sector
+//! size, or the end of the source. The map itself may be finer, if it comes from
+//! a run with smaller sectors: then a sector is read whole, and one read
+//! settles all of it but what is copied already.
 
 use std::ops::Range;
 
@@ -24,13 +23,11 @@ pub(super) struct Field {
 impl Field {
     /// `domain` must be aligned to sectors; the map need not be.
     /// The options' sizes must be multiples of each other.
-    pub(super) fn new(mut map: RescueMap, domain: Domain, options: &PlanOptions) -> Self {
-        let sector = u64::from(options.sector_bytes);
-        settle_mixed_sectors(&mut map, sector);
+    pub(super) fn new(map: RescueMap, domain: Domain, options: &PlanOptions) -> Self {
         Self {
             map,
             domain,
-            sector,
+            sector: u64::from(options.sector_bytes),
             piece: options.piece_bytes,
             cluster: options.cluster_bytes,
         }
@@ -160,30 +157,5 @@ impl Field {
         let start = range.start - range.start % self.sector;
         let end = range.end.checked_next_multiple_of(self.sector);
         start..end.map_or(self.size(), |end| end.min(self.size()))
-    }
-}
-
-/// Gives each sector one state besides copied, the least known one. Maps that
-/// come from a run with smaller sectors have sectors of several states.
-fn settle_mixed_sectors(map: &mut RescueMap, sector: u64) {
-    let mixed: Vec<u64> = {
-        let mut last = None;
-        map.runs()
-            .map(|run| run.start)
-            .filter(|start| start % sector != 0)
-            .map(|start| start - start % sector)
-            .filter(|&start| last.replace(start) != Some(start))
-            .collect()
-    };
-    for start in mixed {
-        let range = start..start.saturating_add(sector).min(map.size());
-        let least_known = map
-            .runs_in(range.clone())
-            .map(|run| run.state)
-            .filter(|state| state.kind() != StateKind::Copied)
-            .min_by_key(|state| StateKind::ALL.iter().position(|kind| *kind == state.kind()));
-        if let Some(state) = least_known {
-            map.set_uncopied(range, state);
-        }
     }
 }
