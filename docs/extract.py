@@ -29,7 +29,7 @@ except ImportError as error:
     sys.exit("error: %s; try: pip install blake3 zstandard" % error)
 
 BLOCK_HEADER = struct.Struct("<8sHBBI16sQ16s16sQqQ16sIIQ96s28sI")
-FRAME_HEADER = struct.Struct("<4sBBHIIQ32s32sII")
+FRAME_HEADER = struct.Struct("<4sBBHIIQ32s32s12sI")
 TOC_ENTRY = struct.Struct("<IBBHIIQ32s32s")
 BLOCK_TRAILER = struct.Struct("<8sIIQQ32sQ20sI")
 LOG_HEADER = struct.Struct("<8sHHI16sQ32sQIIQ16sqII")
@@ -74,6 +74,10 @@ def crc32c(data):
     for byte in data:
         crc = CRC_TABLE[(crc ^ byte) & 255] ^ crc >> 8
     return crc ^ 0xFFFFFFFF
+
+
+def frame_salt(block_header):
+    return derive("asl v1 frame salt", block_header)[:12]
 
 
 def padded(length):
@@ -286,7 +290,7 @@ class Store:
         for entry in entries:
             need(entry[0] == end and entry[1] in (ARTIFACT, NOTE) and entry[2] <= CHUNKED and entry[5] <= STORED_MAX,
                  file.name, "has impossible contents")
-            end += 96 + padded(entry[5])
+            end += 104 + padded(entry[5])
         need(end == offset, file.name, "has impossible contents")
         return entries
 
@@ -294,11 +298,14 @@ class Store:
         """Frames found without a table of contents. Whether they are right, their keys will tell."""
         try:
             file, at = self.block(block), 256
-            while at + 96 <= file.length:
-                raw = file.read(at, 96)
-                if raw[:4] == b"FRM1" and crc32c(raw[:92]) == FRAME_HEADER.unpack(raw)[10]:
+            head = file.read(0, 256)
+            salt = frame_salt(head) if crc32c(head[:252]) == BLOCK_HEADER.unpack(head)[18] else None
+            while at + 104 <= file.length:
+                raw = file.read(at, 104)
+                if raw[:4] == b"FRM1" and salt in (None, raw[88:100]) and crc32c(raw[:100]) == FRAME_HEADER.unpack(raw)[10]:
+                    salt = raw[88:100]
                     yield (at,) + FRAME_HEADER.unpack(raw)[1:9]
-                    at += 88 + padded(FRAME_HEADER.unpack(raw)[5])
+                    at += 96 + padded(FRAME_HEADER.unpack(raw)[5])
                 at += 8
         except Damage:
             pass  # the file is missing, as was said already
@@ -320,12 +327,12 @@ class Store:
         block, offset, stored_len, raw_len, _, encoding = entry
         file = self.block(block)
         where = "%s at byte %d (artifact %s)" % (file.name, offset, key.hex())
-        raw = file.read(offset, 96)
+        raw = file.read(offset, 104)
         header = FRAME_HEADER.unpack(raw)
         need(header[:3] == (b"FRM1", ARTIFACT, encoding) and header[5:8] == (stored_len, raw_len, key)
-             and header[10] == crc32c(raw[:92]) and stored_len <= STORED_MAX, where, "has no valid frame")
+             and header[10] == crc32c(raw[:100]) and stored_len <= STORED_MAX, where, "has no valid frame")
         check, hasher, length = blake3(), blake3(), 0
-        stored = Stored(file.pieces(offset + 96, stored_len), check)
+        stored = Stored(file.pieces(offset + 104, stored_len), check)
         if encoding == CHUNKED:
             need(stored_len <= 8 + 40 * CHILDREN_MAX and depth < DEPTH_MAX, where, "is nested too deep or too long")
             source = self.parts(b"".join(stored), where, depth)
@@ -572,23 +579,23 @@ def verify(store, args):
 
     def check_frame(block, file, salt, entry):
         offset, kind, encoding, flags, note_type, stored_len, raw_len, key, check = entry
-        header = FRAME_HEADER.pack(b"FRM1", kind, encoding, flags, note_type, stored_len, raw_len, key, check, salt, 0)[:92]
+        header = FRAME_HEADER.pack(b"FRM1", kind, encoding, flags, note_type, stored_len, raw_len, key, check, salt, 0)[:100]
         header += struct.pack("<I", crc32c(header))
-        good = file.read(offset, 96) == header and not any(file.read(offset + 96 + stored_len, -stored_len % 8))
+        good = file.read(offset, 104) == header and not any(file.read(offset + 104 + stored_len, -stored_len % 8))
         need(good, file.name, "has a damaged frame at byte", offset)
         if kind == ARTIFACT:
             for _ in store.decode(key, (block, offset, stored_len, raw_len, flags, encoding)):
                 pass
         else:
             hasher = blake3()
-            for piece in file.pieces(offset + 96, stored_len):
+            for piece in file.pieces(offset + 104, stored_len):
                 hasher.update(piece)
             need(hasher.digest() == check and not any(key), file.name, "has a damaged note at byte", offset)
 
     def check_block(block):
         for entry in store.contents(block):
             file = store.block(block)
-            check(check_frame, block, file, BLOCK_HEADER.unpack(file.read(0, 256))[18], entry)
+            check(check_frame, block, file, frame_salt(file.read(0, 256)), entry)
 
     def check_segment(shard, number):
         file = File(store.path, "index/shard-%03x/segment-%04d.idx" % (shard, number))

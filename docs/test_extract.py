@@ -200,9 +200,10 @@ class Writer:
         head = pack("block_header", **{**{"class": 1, "key_algorithm": 1, "store_id": self.store_id, "block_id": block, "session": session,
                                           "writer": self.writer, "base_position": self.position, "small_threshold": 1 << 22}, **header})
         raw, toc, artifacts, size = head, b"", 0, 0
+        salt = derive("CONTEXT_FRAME_SALT", head)[:12]
         for fields, stored in frames:
             toc += pack("toc_entry", offset=len(raw), **fields)
-            raw += pad(pack("frame_header", salt=field("block_header", "crc", head), **fields) + stored)
+            raw += pad(pack("frame_header", salt=salt, **fields) + stored)
             if fields["kind"] == CONSTANTS["FRAME_ARTIFACT"]:
                 artifacts, size = artifacts + 1, size + fields["raw_len"]
         length = len(raw) + len(toc) + 96
@@ -685,11 +686,30 @@ class Damaged(Case):
         for data in datas[1:]:
             self.get(data)
         self.refuses("get", hash_of(datas[0]).hex(), says="no artifact")
+        raw[300] ^= 1  # the block's header as well: then frames tell the salt
+        raw[20] ^= 1
+        path.write_bytes(raw)
+        self.get(datas[2])
         path.unlink()
         self.refuses("list", says="No such file")
         self.refuses("get", hash_of(datas[2]).hex(), says="no artifact")
         os.symlink("/dev/zero", path)
         self.refuses("list", says=path.name)
+
+    def test_bytes_that_look_like_a_frame_are_none(self):
+        writer = Writer(self.path)
+        fields, stored = root(b"a frame on a captured disk")
+        forged = pad(pack("frame_header", salt=noise("guessed", 12), **fields) + stored)
+        first, last = root(b"first"), root(b"last")
+        _, path = writer.block([first, frame(bytes(24) + forged), last])
+        raw = bytearray(path.read_bytes())
+        raw[-200] ^= 1  # the table of contents
+        raw[raw.index(forged) - 30] ^= 1  # and the header of the frame that holds them
+        path.write_bytes(raw)
+        self.refuses("list", says="does not match its digest")
+        self.get(b"first")
+        self.get(b"last")
+        self.refuses("get", hash_of(stored).hex(), says="no artifact")
 
     def test_keep_going(self):
         writer = Writer(self.path)

@@ -20,7 +20,7 @@ use std::io;
 
 use crate::error::{Error, Result};
 use crate::format::{self, block_header as bh, block_trailer as bt, toc_entry as te};
-use crate::frame::{Frame, FrameInfo};
+use crate::frame::{Frame, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, SessionId, StoreId, WriterId};
 use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
 
@@ -179,7 +179,7 @@ pub struct BlockWriter {
     path: String,
     header: BlockHeader,
     header_bytes: [u8; bh::LEN],
-    salt: u32,
+    salt: FrameSalt,
     entries: Vec<Entry>,
     end: u64,
     /// Frames from this index on are not known to be durable; their bytes follow.
@@ -199,7 +199,7 @@ impl BlockWriter {
             .create_exclusive(&path)
             .map_err(Error::io("create", &path))?;
         let header_bytes = header.encode();
-        let salt = bh::CRC.u32(&header_bytes);
+        let salt = FrameSalt::of_block(&header_bytes);
         if let Err(error) = file.write_at(0, &[&header_bytes]) {
             // Best effort: an empty open block is removed at the next opening anyway.
             let _ = vfs.remove(&path);
@@ -270,7 +270,7 @@ impl BlockWriter {
                 max: format::FILE_LEN_MAX,
             });
         }
-        let header = frame.info.header(self.salt);
+        let header = frame.info.header(&self.salt);
         let padding = [0; format::ALIGNMENT];
         let padding = &padding[..(space as usize - header.len() - frame.stored.len())];
         self.file
@@ -577,8 +577,8 @@ pub fn salvage(
         publish(vfs, path, &sealed.digest)?;
         return Ok(Salvage::Sealed(sealed));
     }
-    let salt = bh::CRC.u32(&header_bytes);
-    let (found, clean) = whole_frames(&*file, path, len, salt)?;
+    let salt = FrameSalt::of_block(&header_bytes);
+    let (found, clean) = whole_frames(&*file, path, len, &salt)?;
     let Some(last) = found.last() else {
         drop(file);
         return remove_empty(vfs, path);
@@ -640,7 +640,12 @@ fn remove_empty(vfs: &dyn Vfs, path: &str) -> Result<Salvage> {
 
 /// Every whole, valid frame of a file, wherever damage lies between them; and
 /// whether each one's padding is as it was written.
-fn whole_frames(file: &dyn VfsFile, path: &str, len: u64, salt: u32) -> Result<(Vec<Entry>, bool)> {
+fn whole_frames(
+    file: &dyn VfsFile,
+    path: &str,
+    len: u64,
+    salt: &FrameSalt,
+) -> Result<(Vec<Entry>, bool)> {
     let mut found = Vec::new();
     let mut clean = true;
     let mut at = bh::LEN as u64;

@@ -31,6 +31,8 @@ pub const NODE_MAGIC: [u8; 8] = *b"ASLNODE1";
 
 /// Context of the block digest (BLAKE3 `derive_key`).
 pub const CONTEXT_BLOCK: &str = "asl v1 block digest";
+/// Context of the salt of a block's frames.
+pub const CONTEXT_FRAME_SALT: &str = "asl v1 frame salt";
 /// Context of the log's hash chain.
 pub const CONTEXT_CHAIN: &str = "asl v1 log chain";
 /// Context of the chain's first value.
@@ -236,9 +238,9 @@ layout! {
 
 layout! {
     /// Header of a frame.
-    frame_header 96 {
+    frame_header 104 {
         MAGIC 4, KIND 1, ENCODING 1, FLAGS 2, NOTE_TYPE 4, STORED_LEN 4,
-        RAW_LEN 8, KEY 32, CHECK 32, SALT 4, CRC 4,
+        RAW_LEN 8, KEY 32, CHECK 32, SALT 12, CRC 4,
     }
 }
 

@@ -3,14 +3,15 @@
 //!
 //! Invariants
 //! - `check` is the BLAKE3 of the stored bytes; for a raw artifact it is the key.
-//! - `salt` binds a frame to its file, so that the stale frame of a deleted
-//!   file, which a crash may bring to light on FAT, is not taken for ours.
+//! - A salt binds a frame to its file, so that neither the stale frame of a deleted
+//!   file, which a crash may bring to light on FAT, nor bytes of a captured disk that
+//!   look like a frame are taken for one of ours.
 //! - Nothing is allocated for a length that was not checked against its ceiling.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::format::{self, frame_header as fh, toc_entry as te};
+use crate::format::{self, block_header as bh, frame_header as fh, toc_entry as te};
 use crate::id::Key;
 
 /// Bytes shared by whoever still needs them: a frame keeps its bytes until they
@@ -68,6 +69,19 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
+/// What the frames of one block have in common with no others: nobody who does not
+/// know the block's header, with its random numbers, can guess it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSalt([u8; fh::SALT.len]);
+
+impl FrameSalt {
+    /// The salt of the frames of the block with this header.
+    pub fn of_block(header: &[u8; bh::LEN]) -> Self {
+        let derived = blake3::derive_key(format::CONTEXT_FRAME_SALT, header);
+        Self(std::array::from_fn(|at| derived[at]))
+    }
+}
+
 /// Everything a frame's header says but for what binds it to its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameInfo {
@@ -101,11 +115,11 @@ impl FrameInfo {
     }
 
     /// The header as it stands before the stored bytes.
-    pub fn header(&self, salt: u32) -> [u8; fh::LEN] {
+    pub fn header(&self, salt: &FrameSalt) -> [u8; fh::LEN] {
         let mut buf = [0; fh::LEN];
         buf[..te::LEN].copy_from_slice(&self.toc_entry(0));
         fh::MAGIC.put(&mut buf, &format::FRAME_MAGIC);
-        fh::SALT.set(&mut buf, salt);
+        fh::SALT.put(&mut buf, &salt.0);
         let crc = crc32c::crc32c(&buf[..fh::CRC.offset]);
         fh::CRC.set(&mut buf, crc);
         buf
@@ -144,10 +158,10 @@ impl FrameInfo {
     }
 
     /// Reads a frame header; `None` where there is no whole, valid one of this file.
-    pub fn from_header(buf: &[u8], salt: u32) -> Option<Self> {
+    pub fn from_header(buf: &[u8], salt: &FrameSalt) -> Option<Self> {
         if buf.len() < fh::LEN
             || fh::MAGIC.of(buf) != format::FRAME_MAGIC
-            || fh::SALT.u32(buf) != salt
+            || fh::SALT.of(buf) != salt.0
             || fh::CRC.u32(buf) != crc32c::crc32c(&buf[..fh::CRC.offset])
         {
             return None;
@@ -425,14 +439,18 @@ mod tests {
         Encoder::new(compression).encode(Key::of(bytes), bytes.to_vec().into(), 0)
     }
 
+    fn salt(n: u8) -> FrameSalt {
+        FrameSalt::of_block(&[n; bh::LEN])
+    }
+
     #[test]
     fn frames_round_trip() {
         for compression in [Compression::None, Compression::Auto, Compression::Level(6)] {
             for bytes in [&b""[..], b"abc", &[7; 100_000]] {
                 let frame = encode(bytes, compression);
-                let header = frame.info.header(42);
-                assert_eq!(FrameInfo::from_header(&header, 42), Some(frame.info));
-                assert_eq!(FrameInfo::from_header(&header, 43), None);
+                let header = frame.info.header(&salt(42));
+                assert_eq!(FrameInfo::from_header(&header, &salt(42)), Some(frame.info));
+                assert_eq!(FrameInfo::from_header(&header, &salt(43)), None);
                 assert_eq!(decode(&frame.info, frame.stored.to_vec()).unwrap(), bytes);
             }
         }
@@ -440,11 +458,17 @@ mod tests {
 
     #[test]
     fn every_flipped_header_byte_is_noticed() {
-        let header = encode(b"some bytes", Compression::None).info.header(1);
+        let header = encode(b"some bytes", Compression::None)
+            .info
+            .header(&salt(1));
         for at in 0..header.len() {
             let mut flipped = header;
             flipped[at] ^= 1;
-            assert_eq!(FrameInfo::from_header(&flipped, 1), None, "byte {at}");
+            assert_eq!(
+                FrameInfo::from_header(&flipped, &salt(1)),
+                None,
+                "byte {at}"
+            );
         }
     }
 

@@ -13,7 +13,7 @@ use crate::block;
 use crate::current::{self, Current};
 use crate::error::{Error, Result};
 use crate::format;
-use crate::frame::{self, FrameInfo};
+use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
 use crate::index::{Index, Problem, open_block};
 use crate::log::LogEnd;
@@ -27,7 +27,7 @@ const OPEN_FILES_MAX: usize = 48;
 struct OpenFile {
     file: Box<dyn VfsFile>,
     path: String,
-    salt: u32,
+    salt: FrameSalt,
 }
 
 #[derive(Default)]
@@ -313,7 +313,7 @@ impl StoreHandle {
             }
             Err(error) => return Err(Error::io("read", &open.path)(error)),
         }
-        let info = FrameInfo::from_header(bytes, open.salt)
+        let info = FrameInfo::from_header(bytes, &open.salt)
             .ok_or_else(|| damaged("no valid frame header"))?;
         if info.key != record.key || info.stored_len != record.stored_len || !info.is_artifact() {
             return Err(damaged("not the artifact that the index expects"));
@@ -367,7 +367,7 @@ impl StoreHandle {
         let open = Arc::new(OpenFile {
             file,
             path,
-            salt: crc.u32(&header),
+            salt: FrameSalt::of_block(&header),
         });
         let mut cache = self.files();
         if cache.files.insert(id, open.clone()).is_none() {
@@ -386,7 +386,7 @@ fn read_header(open: &OpenFile, offset: u32) -> Result<FrameInfo> {
     let damaged = || Error::damaged(&open.path, offset.into(), "no valid frame header");
     let mut header = [0; format::frame_header::LEN];
     read_exact_at(&*open.file, offset.into(), &mut header).map_err(|_| damaged())?;
-    FrameInfo::from_header(&header, open.salt).ok_or_else(damaged)
+    FrameInfo::from_header(&header, &open.salt).ok_or_else(damaged)
 }
 
 struct Hashing<'a> {
