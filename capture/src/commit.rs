@@ -35,9 +35,6 @@ pub struct SyncPolicy {
     pub interval: Duration,
 }
 
-/// Leaves kept in memory before the least recently touched is spilled.
-const OPEN_LEAVES_MAX: usize = 256;
-
 /// The writing side of a capture.
 pub struct Committer {
     writer: StoreWriter,
@@ -45,6 +42,8 @@ pub struct Committer {
     sector_bytes: u32,
     clock: Arc<dyn Clock>,
     policy: SyncPolicy,
+    open_leaves: usize,
+    syncs: u64,
     map: RescueMap,
     leaves: LeafTable,
     note: NoteBuilder,
@@ -71,8 +70,9 @@ pub struct Top {
 }
 
 impl Committer {
-    /// A committer for a session that `writer` has begun. What an earlier run left
-    /// is given by [`Committer::fold`] before anything else.
+    /// A committer for a session that `writer` has begun, which keeps up to `open_leaves`
+    /// unfinished leaves in memory. What an earlier run left is given by
+    /// [`Committer::fold`] before anything else.
     pub fn new(
         writer: StoreWriter,
         session: SessionId,
@@ -80,6 +80,7 @@ impl Committer {
         sector_bytes: u32,
         clock: Arc<dyn Clock>,
         policy: SyncPolicy,
+        open_leaves: usize,
     ) -> Self {
         let started = clock.monotonic();
         Self {
@@ -87,6 +88,8 @@ impl Committer {
             chunking,
             sector_bytes,
             policy,
+            open_leaves: open_leaves.max(1),
+            syncs: 0,
             map: RescueMap::new(chunking.size),
             leaves: LeafTable::new(chunking),
             note: NoteBuilder::new(session, 0),
@@ -107,6 +110,17 @@ impl Committer {
 
     /// Folds an entry of an earlier run.
     pub fn fold(&mut self, entry: &Entry) -> Result<()> {
+        if !self.leaves.fits(entry) {
+            return Err(self.bad_notes("an entry beyond the image"));
+        }
+        if let Entry::LeafDone { index, .. } = entry {
+            // Its chunks were noted before it. Where one of those notes, or what it named,
+            // did not survive, the leaf is put together again.
+            self.load_leaf(*index)?;
+            if !self.leaves.is_complete(*index) {
+                return Ok(());
+            }
+        }
         self.map_entry(entry);
         match entry {
             Entry::Counters(counters) => {
@@ -135,18 +149,13 @@ impl Committer {
                 self.map.set(start..start + chunk_bytes, RangeState::Copied);
             }
             Entry::ZeroChunks { first, count, .. } => {
-                let range = first * chunk_bytes..(first + u64::from(count)) * chunk_bytes;
-                let len = range.end.min(self.chunking.size) - range.start;
-                self.map.set(range, RangeState::Copied);
-                self.zero_bytes += len;
+                self.map_zeros(first * chunk_bytes..(first + u64::from(count)) * chunk_bytes);
             }
             Entry::Piece { offset, len, .. } => self
                 .map
                 .set(offset..offset + u64::from(len), RangeState::Copied),
             Entry::ZeroPiece { offset, len, .. } => {
-                self.map
-                    .set(offset..offset + u64::from(len), RangeState::Copied);
-                self.zero_bytes += u64::from(len);
+                self.map_zeros(offset..offset + u64::from(len));
             }
             Entry::Failure {
                 offset, len, errno, ..
@@ -161,12 +170,19 @@ impl Committer {
         }
     }
 
+    fn map_zeros(&mut self, range: std::ops::Range<u64>) {
+        let before = self.map.copied_bytes();
+        self.map.set(range, RangeState::Copied);
+        // Joined pieces are noted again.
+        self.zero_bytes += self.map.copied_bytes() - before;
+    }
+
     fn leaf_entry(&mut self, entry: &Entry) -> Result<()> {
         if let Some(leaf) = self.leaves.leaf_of(entry) {
             self.load_leaf(leaf)?;
         }
         self.leaves.apply(entry);
-        while let Some(leaf) = self.leaves.to_spill(OPEN_LEAVES_MAX) {
+        while let Some(leaf) = self.leaves.to_spill(self.open_leaves) {
             let mut note = NoteBuilder::new(SessionId::ZERO, leaf);
             self.leaves
                 .entries_of(leaf)
@@ -322,10 +338,10 @@ impl Committer {
     }
 
     fn close_leaf(&mut self, leaf: u64) -> Result<()> {
-        let Some(open) = self.leaves.take_complete(leaf) else {
+        // It stays open until it is stored: a full disk must not lose it.
+        let Some((slots, cv)) = self.leaves.settled(leaf) else {
             return Ok(());
         };
-        let (slots, cv) = self.leaves.settled(leaf, &open);
         let (key, flags) = self.put_leaf(&slots)?;
         let done = Entry::LeafDone {
             index: leaf,
@@ -387,6 +403,7 @@ impl Committer {
             self.counters.stored_bytes += bytes;
         }
         self.writer.sync()?;
+        self.syncs += 1;
         self.last_sync = self.clock.monotonic();
         self.durable_bytes = self.map.copied_bytes();
         Ok(())
@@ -409,7 +426,7 @@ impl Committer {
                 continue;
             }
             self.load_leaf(leaf)?;
-            let open = self.leaves.open_leaf(leaf).cloned().unwrap_or_default();
+            let open = self.leaves.take(leaf).unwrap_or_default();
             let (slots, cv) = self.settle_leaf(leaf, &open, coalesce)?;
             nodes.push(self.put_leaf(&slots)?);
             cvs.push(cv);
@@ -634,6 +651,10 @@ impl Committer {
     /// Zeros among the bytes read.
     pub fn zero_bytes(&self) -> u64 {
         self.zero_bytes
+    }
+    /// How often everything so far was made durable.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
     }
     /// Bytes read that no power cut can take any more.
     pub fn durable_bytes(&self) -> u64 {

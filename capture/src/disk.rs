@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use asl_store::{Compression, Key, SessionId, StoreWriter, format};
+use asl_store::{Compression, Key, SessionId, StoreHandle, StoreWriter, format};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::buffer::BufferPool;
@@ -17,7 +18,6 @@ use crate::commit::{Committer, SyncPolicy};
 use crate::device::Source;
 use crate::digests::{self, ExtraDigests};
 use crate::error::{Error, Result};
-use crate::journal::Entry;
 use crate::manifest::{CAPTURE_FORMAT, CaptureDoc, FAN_OUT, levels_for};
 use crate::map::{RescueMap, StateKind, UnreadableRun};
 use crate::pass::{PlanOptions, Planner};
@@ -48,6 +48,27 @@ pub struct DiskOptions {
     pub digests: ExtraDigests,
     /// Program and version, for the record.
     pub tool: String,
+    /// Bounds on memory.
+    pub tuning: Tuning,
+}
+
+/// Bounds on memory; the defaults are measured, others are for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Read buffers beyond those that wait for a sync; at least 1.
+    pub queue_buffers: usize,
+    /// Unfinished manifest leaves in memory before the least recently touched is
+    /// spilled; at least 1.
+    pub open_leaves: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            queue_buffers: 24,
+            open_leaves: 256,
+        }
+    }
 }
 
 /// Where a running capture stands. Bytes are of the source but where said otherwise.
@@ -99,6 +120,11 @@ pub trait Observer: Sync {
     fn resumed(&self, rescued_bytes: u64);
     /// Reading is over; the manifest is being written.
     fn finishing(&self);
+    /// After each sync: what the map says of any byte but untried is durable, and no
+    /// resumed run learns it again.
+    fn synced(&self, _map: &RescueMap) {}
+    /// Notes of an earlier run that cannot be read: what only they told is read again.
+    fn notes_lost(&self, _what: &str) {}
 }
 
 /// What came of a capture's run.
@@ -145,8 +171,6 @@ impl End {
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How often progress is told and the time looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Buffers beyond those that wait for a sync.
-const QUEUE_BUFFERS: usize = 24;
 
 /// Captures `source` into the store of `writer`, going on with `resume` if given.
 /// Closes the writer.
@@ -191,6 +215,10 @@ pub fn capture_disk(
     };
     let body = serde_json::to_vec(&begun).expect("a document of numbers and texts");
     let store = writer.handle().clone();
+    if resume.is_some() {
+        // Before anything is written: another disk must leave no trace in this capture.
+        check_fingerprint(&*source, &begun, session, &store)?;
+    }
     writer.begin_session(session, &body)?;
     if resume.is_none() {
         writer.note(format::NOTE_SESSION, body)?;
@@ -203,26 +231,31 @@ pub fn capture_disk(
         sector_bytes,
         clock.clone(),
         options.sync,
+        options.tuning.open_leaves,
     );
     if resume.is_some() {
-        let next = session::fold(&store, session, &mut |entry| committer.fold(&entry))?;
-        committer.continue_notes(session, next);
-        check_fingerprint(&*source, &begun, session, committer.fingerprint())?;
+        let folded = session::fold(&store, session, &mut |entry| committer.fold(&entry))?;
+        committer.continue_notes(session, folded.next);
+        folded
+            .lost
+            .iter()
+            .for_each(|what| observer.notes_lost(what));
         observer.resumed(committer.map().copied_bytes());
     }
     let cluster = options.plan.cluster_bytes as usize;
-    // Uncompressed artifacts are the read buffers themselves, until they are synced.
-    let held = match options.compression {
-        Compression::None => options.sync.bytes as usize / cluster,
-        _ => 0,
-    };
-    let pool = BufferPool::new(cluster, QUEUE_BUFFERS + held);
+    let queue = options.tuning.queue_buffers.max(1);
+    // Artifacts that are stored as they are are the read buffers themselves, until they are
+    // synced.
+    let held = options.sync.bytes as usize / cluster;
+    let pool = BufferPool::new(cluster, queue + held);
     let mut run = Run {
         committer,
         observer,
         clock: clock.clone(),
         control: control.clone(),
         pool: pool.clone(),
+        reserve: (queue / 2).max(1),
+        syncs: 0,
         read_timeout: options.read_timeout,
         started: clock.monotonic(),
         copied_before: 0,
@@ -247,7 +280,7 @@ pub fn capture_disk(
     let worker = || Worker::new(chunking, store.clone(), options.compression);
     let ended = match options.threads {
         0 => run.alone(reader, worker()),
-        threads => run.threaded(reader, (0..threads).map(|_| worker()).collect()),
+        threads => run.threaded(reader, worker(), (0..threads).map(|_| worker()).collect()),
     };
     let end = match ended {
         Ok(end) => end,
@@ -255,7 +288,15 @@ pub fn capture_disk(
         Err(error) => return Err(error),
     };
     observer.finishing();
-    finish(run.committer, session, &begun, options, &*clock, end)
+    finish(
+        run.committer,
+        session,
+        &begun,
+        options,
+        &*clock,
+        observer,
+        end,
+    )
 }
 
 /// Writes the manifest of a capture that was cut off, from what is in the store
@@ -265,6 +306,7 @@ pub fn close_unfinished(
     capture: &Capture,
     options: &DiskOptions,
     clock: Arc<dyn Clock>,
+    observer: &dyn Observer,
 ) -> Result<DiskReport> {
     let store = writer.handle().clone();
     let begun = &capture.begun;
@@ -282,14 +324,20 @@ pub fn close_unfinished(
         sector_bytes,
         clock.clone(),
         options.sync,
+        options.tuning.open_leaves,
     );
-    let next = session::fold(&store, capture.session, &mut |entry| committer.fold(&entry))?;
-    committer.continue_notes(capture.session, next);
+    let folded = session::fold(&store, capture.session, &mut |entry| committer.fold(&entry))?;
+    committer.continue_notes(capture.session, folded.next);
+    folded
+        .lost
+        .iter()
+        .for_each(|what| observer.notes_lost(what));
     let end = match committer.map().is_finished() {
         true => End::Reading(EndReason::Finished),
         false => End::Reading(EndReason::Interrupted),
     };
-    finish(committer, capture.session, begun, options, &*clock, end)
+    let (session, clock) = (capture.session, &*clock);
+    finish(committer, session, begun, options, clock, observer, end)
 }
 
 /// A source without a serial is known by its first readable sector.
@@ -297,25 +345,20 @@ fn check_fingerprint(
     source: &dyn Source,
     begun: &SessionDoc,
     session: SessionId,
-    fingerprint: Option<&Entry>,
+    store: &StoreHandle,
 ) -> Result<()> {
     let same = session::same_source(&begun.source, source.identity(), &source.geometry());
-    let (
-        Sameness::Likely,
-        Some(Entry::Fingerprint {
-            offset,
-            len,
-            digest,
-        }),
-    ) = (same, fingerprint)
-    else {
+    if same != Sameness::Likely {
+        return Ok(());
+    }
+    let Some((offset, len, digest)) = session::fingerprint(store, session)? else {
         return Ok(());
     };
-    let pool = BufferPool::new((*len as usize).next_multiple_of(4096), 1);
+    let pool = BufferPool::new((len as usize).next_multiple_of(4096).max(4096), 1);
     let mut buffer = pool.get();
-    buffer.set_len(*len as usize);
+    buffer.set_len(len as usize);
     // A sector that does not read any more proves nothing either way.
-    if source.read_at(*offset, &mut buffer).is_ok() && blake3::hash(&buffer).as_bytes() != digest {
+    if source.read_at(offset, &mut buffer).is_ok() && *blake3::hash(&buffer).as_bytes() != digest {
         let why = format!("its bytes at {offset} are not those that were captured");
         return Err(Error::OtherSource {
             session: session.to_string(),
@@ -331,6 +374,9 @@ struct Run<'a> {
     clock: Arc<dyn Clock>,
     control: Arc<Control>,
     pool: BufferPool,
+    /// Buffers that must be left to reading and working out.
+    reserve: usize,
+    syncs: u64,
     read_timeout: Option<Duration>,
     started: Duration,
     copied_before: u64,
@@ -343,7 +389,7 @@ impl Run<'_> {
     fn alone(&mut self, mut reader: Reader, mut worker: Worker) -> Result<End> {
         while let Some(message) = reader.step() {
             let end = end_of(&message);
-            self.accept(worker.work(message))?;
+            self.accept(worker.work(message), 0)?;
             self.tick()?;
             if let Some(reason) = end {
                 return Ok(End::Reading(reason));
@@ -352,17 +398,27 @@ impl Run<'_> {
         Ok(End::Reading(EndReason::Finished))
     }
 
-    fn threaded(&mut self, mut reader: Reader, workers: Vec<Worker>) -> Result<End> {
-        let (to_workers, messages) = bounded::<(u64, Message)>(QUEUE_BUFFERS);
-        let (to_writer, worked) = bounded::<(u64, Worked)>(QUEUE_BUFFERS);
+    fn threaded(
+        &mut self,
+        mut reader: Reader,
+        mut own: Worker,
+        workers: Vec<Worker>,
+    ) -> Result<End> {
+        let queue = self.pool.count_max();
+        let (to_workers, messages) = bounded::<(u64, Message)>(queue);
+        let (to_writer, worked) = bounded::<(u64, Worked)>(queue);
+        let gathering = reader.gathering();
+        let sent = Arc::new(AtomicU64::new(0));
         // Not scoped: a thread in a read that never returns must not keep us.
-        let reading = std::thread::spawn(move || {
-            let mut sequence = 0;
-            while let Some(message) = reader.step() {
-                if to_workers.send((sequence, message)).is_err() {
-                    return;
+        let reading = std::thread::spawn({
+            let sent = sent.clone();
+            move || {
+                while let Some(message) = reader.step() {
+                    let sequence = sent.fetch_add(1, Ordering::AcqRel);
+                    if to_workers.send((sequence, message)).is_err() {
+                        return;
+                    }
                 }
-                sequence += 1;
             }
         });
         let mut working = Vec::new();
@@ -392,7 +448,8 @@ impl Run<'_> {
             while let Some(item) = early.remove(&next) {
                 next += 1;
                 let end = end_of(&item.message);
-                self.accept(item)?;
+                let under_way = sent.load(Ordering::Acquire) - next;
+                self.accept(item, under_way)?;
                 if let Some(reason) = end {
                     let joined = reading.join().is_ok()
                         & working.into_iter().all(|worker| worker.join().is_ok());
@@ -405,34 +462,58 @@ impl Run<'_> {
             }
             self.tick()?;
             let now = self.clock.monotonic();
+            if let Some(message) = gathering.take_old(now) {
+                self.accept(own.work(message), sent.load(Ordering::Acquire) - next)?;
+            }
             let stuck = self
                 .control
                 .reading()
                 .map_or(Duration::ZERO, |(since, _)| now.saturating_sub(since));
-            if self.read_timeout.is_some_and(|timeout| stuck > timeout) {
-                self.control.stop();
-                return Ok(End::Stuck);
-            }
-            if self.control.is_stopped() {
+            let end = if self.read_timeout.is_some_and(|timeout| stuck > timeout) {
+                End::Stuck
+            } else if self.control.is_stopped() {
                 let since = *stopping.get_or_insert(now);
-                if stuck > STOP_PATIENCE && now.saturating_sub(since) > STOP_PATIENCE {
-                    return Ok(End::Reading(EndReason::Interrupted));
+                if stuck <= STOP_PATIENCE || now.saturating_sub(since) <= STOP_PATIENCE {
+                    continue;
                 }
+                End::Reading(EndReason::Interrupted)
+            } else {
+                continue;
+            };
+            // What was read before the read that hangs is worth waiting for.
+            if sent.load(Ordering::Acquire) == next {
+                self.control.stop();
+                if let Some(message) = gathering.take() {
+                    self.accept(own.work(message), 0)?;
+                }
+                return Ok(end);
             }
         }
     }
 
-    fn accept(&mut self, worked: Worked) -> Result<()> {
+    /// `under_way` messages are not worked out or not written yet.
+    fn accept(&mut self, worked: Worked, under_way: u64) -> Result<()> {
         self.committer.accept(worked)?;
-        // Buffers that wait for a sync must not starve the reader.
-        if self.pool.out() + 4 > self.pool.count_max() && self.committer.pending_bytes() > 0 {
+        // Buffers that wait for a sync must not starve the reader. Those under way come
+        // back by themselves.
+        let waiting = self.pool.out().saturating_sub(under_way as usize);
+        if waiting + self.reserve > self.pool.count_max() && self.committer.pending_bytes() > 0 {
             self.committer.sync()?;
         }
+        self.tell_synced();
         Ok(())
+    }
+
+    fn tell_synced(&mut self) {
+        if self.syncs != self.committer.syncs() {
+            self.syncs = self.committer.syncs();
+            self.observer.synced(self.committer.map());
+        }
     }
 
     fn tick(&mut self) -> Result<()> {
         self.committer.tick()?;
+        self.tell_synced();
         let now = self.clock.monotonic();
         let copied = self.committer.map().copied_bytes();
         if copied != self.last_copied {
@@ -490,6 +571,7 @@ fn finish(
     begun: &SessionDoc,
     options: &DiskOptions,
     clock: &dyn Clock,
+    observer: &dyn Observer,
     end: End,
 ) -> Result<DiskReport> {
     if end == End::DestinationFull {
@@ -497,16 +579,19 @@ fn finish(
     }
     let unreadable: Vec<_> = committer.map().unreadable_runs().collect();
     let finished = end == End::Reading(EndReason::Finished);
-    let written = write_root(
-        &mut committer,
-        session,
-        begun,
-        options,
-        clock,
-        end,
-        finished,
-    );
-    let (doc, root) = match written {
+    let written = committer.sync().and_then(|()| {
+        observer.synced(committer.map());
+        write_root(
+            &mut committer,
+            session,
+            begun,
+            options,
+            clock,
+            end,
+            finished,
+        )
+    });
+    let (mut doc, root) = match written {
         Ok((doc, root)) => (doc, Some(root)),
         // The notes hold everything: the manifest is written when there is room.
         Err(Error::Store(error)) if error.is_full() => (
@@ -515,27 +600,34 @@ fn finish(
         ),
         Err(error) => return Err(error),
     };
+    let end_of = |root: Option<Key>| match root {
+        None if finished => End::DestinationFull,
+        _ => end,
+    };
+    doc.stopped = end_of(root).stopped().map(str::to_owned);
     let body = serde_json::to_vec(&doc).expect("a document of numbers and texts");
-    let kind = if finished && root.is_some() {
+    // What was left out by a range or a choice of passes may be read by a later run.
+    let kind = if finished && root.is_some() && doc.untried_bytes == 0 {
         format::SESSION_FINISHED
     } else {
         format::SESSION_PAUSED
     };
-    let end = if finished && root.is_none() {
-        End::DestinationFull
-    } else {
-        end
-    };
     let mut writer = committer.into_writer();
-    let closed = writer.end_session(kind, root, &body).and_then(|()| {
-        if end != End::DestinationFull {
-            writer.snapshot("")?;
-        }
-        writer.finish()
-    });
-    match closed {
-        Err(error) if !error.is_full() => return Err(error.into()),
+    let root = match writer.end_session(kind, root, &body) {
+        Ok(()) => root,
         // What is durable is salvaged at the next opening; the report says what to do.
+        Err(error) if error.is_full() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let end = end_of(root);
+    doc.stopped = end.stopped().map(str::to_owned);
+    let closed = match end {
+        End::DestinationFull => writer.finish(),
+        _ => writer.snapshot("").and_then(|_| writer.finish()),
+    };
+    match closed {
+        // The session's record is durable: a snapshot more or less changes nothing.
+        Err(error) if !error.is_full() => return Err(error.into()),
         _ => {}
     }
     Ok(DiskReport {

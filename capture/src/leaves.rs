@@ -107,6 +107,31 @@ impl LeafTable {
         }
     }
 
+    /// Whether an entry is about bytes of the image, within one leaf.
+    pub fn fits(&self, entry: &Entry) -> bool {
+        let chunk_bytes = u64::from(self.chunking.chunk_bytes);
+        let chunks = self.chunking.size.div_ceil(chunk_bytes);
+        match *entry {
+            Entry::Chunk { index, .. } => index < chunks,
+            Entry::ZeroChunks { first, count, .. } => {
+                first < chunks
+                    && count > 0
+                    && u64::from(count) <= (chunks - first).min(FAN_OUT - first % FAN_OUT)
+            }
+            Entry::Piece { offset, len, .. } | Entry::ZeroPiece { offset, len, .. } => {
+                offset < self.chunking.size
+                    && len > 0
+                    && u64::from(len)
+                        <= (self.chunking.size - offset).min(chunk_bytes - offset % chunk_bytes)
+            }
+            Entry::Failure { offset, len, .. } => {
+                offset < self.chunking.size && len <= self.chunking.size - offset
+            }
+            Entry::LeafDone { index, .. } => index < self.count(),
+            Entry::Counters(_) | Entry::Fingerprint { .. } => true,
+        }
+    }
+
     /// Where a spilled leaf lies that must be read back before it is touched.
     pub fn spilled_at(&self, leaf: u64) -> Option<(BlockId, u32)> {
         self.spilled.get(&leaf).copied()
@@ -224,12 +249,10 @@ impl LeafTable {
         pieces.insert(at, piece);
     }
 
-    /// Whether every chunk of the leaf is whole or zero; such a leaf is taken out.
-    pub fn take_complete(&mut self, leaf: u64) -> Option<OpenLeaf> {
-        if self.open.get(&leaf)?.unsettled > 0 {
-            return None;
-        }
-        self.open.remove(&leaf)
+    /// Whether every chunk of the leaf is whole or zero.
+    pub fn is_complete(&self, leaf: u64) -> bool {
+        let settled = |open: &OpenLeaf| open.unsettled == 0;
+        self.done.contains_key(&leaf) || self.open.get(&leaf).is_some_and(settled)
     }
 
     /// The open leaf touched longest ago, if there are more than `max`.
@@ -292,9 +315,9 @@ impl LeafTable {
         self.spilled.insert(leaf, place);
     }
 
-    /// An open leaf.
-    pub fn open_leaf(&self, leaf: u64) -> Option<&OpenLeaf> {
-        self.open.get(&leaf)
+    /// Takes an open leaf out.
+    pub fn take(&mut self, leaf: u64) -> Option<OpenLeaf> {
+        self.open.remove(&leaf)
     }
 
     /// A stored leaf.
@@ -302,9 +325,10 @@ impl LeafTable {
         self.done.get(&leaf)
     }
 
-    /// Chunks of one leaf that hold only zeros or are whole, as the manifest has
-    /// them, and the leaf's part of the image's digest.
-    pub fn settled(&self, leaf: u64, open: &OpenLeaf) -> (Vec<Slot>, ChainingValue) {
+    /// The chunks of an open leaf as the manifest has them, and the leaf's part of the
+    /// image's digest, once every chunk is whole or zero.
+    pub fn settled(&self, leaf: u64) -> Option<(Vec<Slot>, ChainingValue)> {
+        let open = self.open.get(&leaf).filter(|open| open.unsettled == 0)?;
         let first = leaf * FAN_OUT;
         let chunk_bytes = u64::from(self.chunking.chunk_bytes);
         let mut slots = Vec::with_capacity(open.slots.len());
@@ -321,10 +345,11 @@ impl LeafTable {
                         self.chunking.zero_cv((first + at as u64) * chunk_bytes)
                     }));
                 }
-                Held::Empty | Held::Pieces(_) => unreachable!("only complete leaves are settled"),
+                Held::Empty | Held::Pieces(_) => return None,
             }
         }
-        (slots, self.leaf_cv(leaf, &cvs))
+        let cv = self.leaf_cv(leaf, &cvs);
+        Some((slots, cv))
     }
 
     /// A leaf's part of the image's digest from its chunks'; the digest itself if

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use asl_store::Bytes;
@@ -149,16 +149,53 @@ pub struct Limits {
 /// Reads below this size are gathered, so that a scraped stretch becomes one piece.
 const SMALL_READ: u64 = 64 << 10;
 /// Gathered bytes are handed on after this long: a slow disk must not hold them back.
-const GATHER_TIME: Duration = Duration::from_millis(200);
+pub const GATHER_TIME: Duration = Duration::from_millis(200);
 /// Chunks in one message about a hole.
 const HOLE_CHUNKS: u64 = 256;
 
+#[derive(Debug)]
 struct Gathered {
     offset: u64,
     bytes: Vec<u8>,
     reads: u64,
     since: Duration,
     latency: Duration,
+}
+
+impl From<Gathered> for Message {
+    fn from(gathered: Gathered) -> Self {
+        Message::Data {
+            offset: gathered.offset,
+            bytes: gathered.bytes.into(),
+            reads: gathered.reads,
+            latency: gathered.latency,
+        }
+    }
+}
+
+/// What a reader has gathered from small reads and not handed on yet. The next read may
+/// take minutes or never return: whoever writes takes the bytes without waiting for it.
+#[derive(Debug, Clone, Default)]
+pub struct Gathering(Arc<Mutex<Option<Gathered>>>);
+
+impl Gathering {
+    fn lock(&self) -> MutexGuard<'_, Option<Gathered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what has lain for [`GATHER_TIME`] at `now`.
+    pub fn take_old(&self, now: Duration) -> Option<Message> {
+        let mut gathered = self.lock();
+        let old = gathered
+            .as_ref()
+            .is_some_and(|gathered| now.saturating_sub(gathered.since) > GATHER_TIME);
+        old.then(|| gathered.take())?.map(Message::from)
+    }
+
+    /// Takes everything.
+    pub fn take(&self) -> Option<Message> {
+        self.lock().take().map(Message::from)
+    }
 }
 
 /// The reading side of a capture.
@@ -171,7 +208,7 @@ pub struct Reader {
     control: Arc<Control>,
     limits: Limits,
     data_range: Option<Range<u64>>,
-    gathered: Option<Gathered>,
+    gathered: Gathering,
     scratch: Option<Buffer>,
     scratch_pool: BufferPool,
     queue: VecDeque<Message>,
@@ -207,7 +244,7 @@ impl Reader {
             control,
             limits,
             data_range: None,
-            gathered: None,
+            gathered: Gathering::default(),
             scratch: None,
             scratch_pool: BufferPool::new(SMALL_READ as usize, 1),
             queue: VecDeque::new(),
@@ -215,6 +252,11 @@ impl Reader {
             wants_first,
             ended: false,
         }
+    }
+
+    /// What this reader gathers, for whoever writes it.
+    pub fn gathering(&self) -> Gathering {
+        self.gathered.clone()
     }
 
     /// The next message; `None` after [`Message::End`].
@@ -233,14 +275,7 @@ impl Reader {
     }
 
     fn flush(&mut self) {
-        if let Some(gathered) = self.gathered.take() {
-            self.queue.push_back(Message::Data {
-                offset: gathered.offset,
-                bytes: gathered.bytes.into(),
-                reads: gathered.reads,
-                latency: gathered.latency,
-            });
-        }
+        self.queue.extend(self.gathered.take());
     }
 
     fn advance(&mut self) {
@@ -267,12 +302,19 @@ impl Reader {
         if self.skip_hole(read.offset) {
             return;
         }
-        let old = self.gathered.as_ref().is_some_and(|gathered| {
-            now.saturating_sub(gathered.since) > GATHER_TIME
-                || gathered.offset + gathered.bytes.len() as u64 != read.offset
-        });
-        if old {
+        let ends_at = |gathered: &Gathered| gathered.offset + gathered.bytes.len() as u64;
+        let apart = self
+            .gathered
+            .lock()
+            .as_ref()
+            .is_some_and(|gathered| ends_at(gathered) != read.offset);
+        if apart {
             self.flush();
+        }
+        self.queue.extend(self.gathered.take_old(now));
+        if !self.queue.is_empty() {
+            // Handed on before a read that may take minutes.
+            return;
         }
         let small = read.len < SMALL_READ.min(self.chunk_bytes);
         let mut buffer = match small {
@@ -343,7 +385,8 @@ impl Reader {
     }
 
     fn gather(&mut self, offset: u64, bytes: &[u8], now: Duration, latency: Duration) {
-        let gathered = self.gathered.get_or_insert_with(|| Gathered {
+        let mut held = self.gathered.lock();
+        let gathered = held.get_or_insert_with(|| Gathered {
             offset,
             bytes: Vec::with_capacity(SMALL_READ as usize),
             reads: 0,
@@ -353,7 +396,9 @@ impl Reader {
         gathered.bytes.extend_from_slice(bytes);
         gathered.reads += 1;
         gathered.latency = latency;
-        if gathered.bytes.len() as u64 >= SMALL_READ {
+        let full = gathered.bytes.len() as u64 >= SMALL_READ;
+        drop(held);
+        if full {
             self.flush();
         }
     }

@@ -3,10 +3,13 @@
 //! A session record says what is captured; blocks carry the session's id, and
 //! the notes in them are all that a resume needs.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
+
 use asl_store::{BlockId, Key, SessionId, StoreHandle, format};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Geometry, Identity};
+use crate::device::{Geometry, Identity, SECTOR_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::journal::{self, Entry};
 use crate::manifest::{CaptureDoc, SourceDoc};
@@ -38,9 +41,9 @@ pub const SESSION_FORMAT: &str = "asl-session-1";
 pub enum CaptureState {
     /// Running, or cut off without a manifest.
     Begun,
-    /// Stopped early with a manifest of what was read.
+    /// Stopped early, or told to leave something out, with a manifest of what was read.
     Paused,
-    /// Everything that the options allowed was read.
+    /// Nothing is left that was never tried.
     Finished,
     /// Given up.
     Abandoned,
@@ -211,35 +214,106 @@ pub fn blocks_of(store: &StoreHandle, session: SessionId) -> Vec<BlockId> {
     })
 }
 
-/// Calls `each` for every journal entry of a session in order; returns the number
-/// that the next note gets.
+/// What a fold over a session's notes came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// The number that the next note gets.
+    pub next: u64,
+    /// Blocks whose notes could not all be read, and why. What only they told counts
+    /// as never read: a rescue goes on without it.
+    pub lost: Vec<String>,
+}
+
+/// Calls `each` for every journal entry of a session in order, each note once.
+///
+/// A power cut may keep a note and lose an artifact that it names, if neither was
+/// synced. Such an entry is left out, so what is folded is what can be read back.
 pub fn fold(
     store: &StoreHandle,
     session: SessionId,
     each: &mut dyn FnMut(Entry) -> Result<()>,
-) -> Result<u64> {
-    let mut next = 0;
+) -> Result<Folded> {
+    let mut folded = Folded::default();
+    let mut seen = HashSet::new();
     for block in blocks_of(store, session) {
-        let mut notes = Vec::new();
-        store.notes(block, &mut |note_type, note| {
-            if note_type == format::NOTE_MAP {
-                notes.push(note);
+        let doubtful = store.with_state(|state| {
+            let info = state.block(block);
+            info.is_some_and(|info| info.origin == format::ORIGIN_SALVAGED)
+        });
+        let (notes, damage) = map_notes(store, session, block)?;
+        folded.lost.extend(damage);
+        for (sequence, entries) in notes {
+            // An evacuated block that was not removed in time holds it a second time.
+            if !seen.insert(sequence) {
+                continue;
             }
-            Ok(())
-        })?;
-        for note in notes {
-            let damaged = |what| Error::Notes {
-                session: session.to_string(),
-                what,
-            };
-            let (of, sequence, entries) =
-                journal::parse(&note).ok_or_else(|| damaged("a note does not parse"))?;
-            if of != session {
-                return Err(damaged("a note of another session"));
+            folded.next = folded.next.max(sequence + 1);
+            for entry in entries {
+                let lost = doubtful
+                    && match &entry {
+                        Entry::Chunk { key, .. }
+                        | Entry::Piece { key, .. }
+                        | Entry::LeafDone { key, .. } => store.lookup(key)?.is_none(),
+                        _ => false,
+                    };
+                if !lost {
+                    each(entry)?;
+                }
             }
-            next = next.max(sequence + 1);
-            entries.into_iter().try_for_each(&mut *each)?;
         }
     }
-    Ok(next)
+    Ok(folded)
+}
+
+/// The map notes of one block, and what is wrong with it.
+type MapNotes = (Vec<(u64, Vec<Entry>)>, Option<String>);
+
+fn map_notes(store: &StoreHandle, session: SessionId, block: BlockId) -> Result<MapNotes> {
+    let mut notes = Vec::new();
+    let mut damage = None;
+    let read = store.notes(block, &mut |note_type, note| {
+        if note_type == format::NOTE_MAP {
+            match journal::parse(&note) {
+                Some((of, sequence, entries)) if of == session => notes.push((sequence, entries)),
+                _ => {
+                    damage = Some(format!(
+                        "block {block} holds a note that is none of {session}"
+                    ))
+                }
+            }
+        }
+        Ok(())
+    });
+    match read {
+        Ok(()) => {}
+        Err(error @ asl_store::Error::Io { .. }) if !is_missing(&error) => return Err(error.into()),
+        Err(error) => damage = Some(error.to_string()),
+    }
+    Ok((notes, damage))
+}
+
+fn is_missing(error: &asl_store::Error) -> bool {
+    matches!(error, asl_store::Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// What the first bytes of a capture's source were: offset, length, BLAKE3.
+pub fn fingerprint(
+    store: &StoreHandle,
+    session: SessionId,
+) -> Result<Option<(u64, u32, [u8; 32])>> {
+    for block in blocks_of(store, session) {
+        let entries = map_notes(store, session, block)?.0;
+        for entry in entries.into_iter().flat_map(|(_, entries)| entries) {
+            if let Entry::Fingerprint {
+                offset,
+                len,
+                digest,
+            } = entry
+                && len <= SECTOR_BYTES_MAX
+            {
+                return Ok(Some((offset, len, digest)));
+            }
+        }
+    }
+    Ok(None)
 }

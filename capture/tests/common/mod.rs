@@ -9,7 +9,7 @@ use std::time::Duration;
 use asl_capture::commit::SyncPolicy;
 use asl_capture::device::fault::FaultDevice;
 use asl_capture::digests::ExtraDigests;
-use asl_capture::disk::{DiskOptions, DiskReport, Observer, Progress, capture_disk};
+use asl_capture::disk::{DiskOptions, DiskReport, Observer, Progress, Tuning, capture_disk};
 use asl_capture::manifest::{Content, Manifest};
 use asl_capture::pass::PlanOptions;
 use asl_capture::reader::{Clock, Control, Limits};
@@ -59,7 +59,6 @@ pub fn write_options() -> WriteOptions {
         ballast_bytes: 64 << 10,
         flush_entries: 400,
         flush_blocks: 16,
-        ..WriteOptions::default()
     }
 }
 
@@ -103,6 +102,7 @@ pub fn disk_options() -> DiskOptions {
         },
         digests: ExtraDigests::default(),
         tool: "test 0".into(),
+        tuning: Tuning::default(),
     }
 }
 
