@@ -31,7 +31,7 @@ except ImportError as error:
 BLOCK_HEADER = struct.Struct("<8sHBBI16sQ16s16sQqQ16sIIQ96s28sI")
 FRAME_HEADER = struct.Struct("<4sBBHIIQ32s32s12sI")
 TOC_ENTRY = struct.Struct("<IBBHIIQ32s32s")
-BLOCK_TRAILER = struct.Struct("<8sIIQQ32sQ20sI")
+BLOCK_TRAILER = struct.Struct("<8sIIQQQ32s20sI")
 LOG_HEADER = struct.Struct("<8sHHI16sQ32sQIIQ16sqII")
 RECORD_HEAD = struct.Struct("<4sHHQIIq")
 RECORD_TAIL = struct.Struct("<32sII")
@@ -277,10 +277,10 @@ class Store:
         file = self.block(block)
         need(file.length == length >= 352, file.name, "has not the length that the log states")
         head, tail = file.read(0, 256), file.read(length - 96, 96)
-        magic, count, flags, offset, _, its_digest, its_size, zero, crc = BLOCK_TRAILER.unpack(tail)
+        magic, count, flags, offset, _, its_size, its_digest, zero, crc = BLOCK_TRAILER.unpack(tail)
         need(offset + 88 * count + 96 == length, file.name, "has no valid trailer")
         toc = file.read(offset, 88 * count)
-        need(derive("asl v1 block digest", head, toc, tail[:32]) == its_digest == digest, file.name, "does not match its digest")
+        need(derive("asl v1 block digest", head, toc, tail[:40]) == its_digest == digest, file.name, "does not match its digest")
         need((magic, crc, count, its_size) == (b"ASLBLEND", crc32c(tail[:92]), frames, size) and not any(zero), file.name,
              "has no valid trailer")
         header, entries, end = BLOCK_HEADER.unpack(head), list(TOC_ENTRY.iter_unpack(toc)), 256
@@ -291,7 +291,8 @@ class Store:
             need(entry[0] == end and entry[1] in (ARTIFACT, NOTE) and entry[2] <= CHUNKED and entry[5] <= STORED_MAX,
                  file.name, "has impossible contents")
             end += 104 + padded(entry[5])
-        need(end == offset, file.name, "has impossible contents")
+        total = sum(entry[6] for entry in entries if entry[1] == ARTIFACT)
+        need((end, total) == (offset, size), file.name, "has impossible contents")
         return entries
 
     def frames(self, block):

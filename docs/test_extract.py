@@ -208,7 +208,7 @@ class Writer:
                 artifacts, size = artifacts + 1, size + fields["raw_len"]
         length = len(raw) + len(toc) + 96
         end = {**dict(frame_count=len(frames), flags=salvaged, toc_offset=len(raw), file_len=length, artifact_bytes=size), **trailer}
-        digest = derive("CONTEXT_BLOCK", head, toc, pack("block_trailer", **end)[:32])
+        digest = derive("CONTEXT_BLOCK", head, toc, pack("block_trailer", **end)[:LAYOUTS["block_trailer"]["digest"][0]])
         raw += toc + pack("block_trailer", digest=digest, **end)
         path = self.path / ("blocks/sealed/%s/%s.blk" % (digest.hex()[:2], digest.hex()) if sealed else "blocks/open/blk_%016x.tmp" % block)
         path.parent.mkdir(exist_ok=True)
@@ -216,7 +216,7 @@ class Writer:
         if seal:
             self.record("SEAL", pack("seal_payload", **{"block_id": block, "digest": digest, "file_len": length, "frame_count": len(frames),
                                                         "artifact_count": artifacts, "class": 1, "origin": CONSTANTS["ORIGIN_SALVAGED"] if salvaged else 0,
-                                                        "session": session, "artifact_bytes": size}))
+                                                        "session": session, "artifact_bytes": end["artifact_bytes"]}))
         return block, path
 
     def tombstone(self, *keys):
@@ -666,7 +666,7 @@ class Damaged(Case):
     def test_blocks_of_another_kind(self):
         for header, trailer, says in ((dict(version=2), {}, "newer"), (dict(key_algorithm=2), {}, "newer"), (dict(encryption=b"\1" * 96), {}, "encrypted"),
                                       (dict(flags=1), {}, "newer"), ({}, dict(flags=2), "newer"), (dict(block_id=9), {}, "another block"),
-                                      (dict(store_id=bytes(16)), {}, "another block"), ({}, dict(toc_offset=0), "trailer"),
+                                      (dict(store_id=bytes(16)), {}, "another block"), ({}, dict(toc_offset=0), "trailer"), ({}, dict(artifact_bytes=5), "impossible"),
                                       ({}, dict(frame_count=(1 << 32) - 1), "trailer")):
             with self.subTest((header, trailer)):
                 writer = Writer(self.path)

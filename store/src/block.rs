@@ -516,6 +516,15 @@ pub fn read_sealed(file: &dyn VfsFile, path: &str) -> Result<Sealed> {
             "frames that do not end at the contents",
         ));
     }
+    let mut artifacts = entries.iter().filter(|entry| entry.info.is_artifact());
+    let sum = artifacts.try_fold(0u64, |sum, entry| sum.checked_add(entry.info.raw_len));
+    if sum != Some(bt::ARTIFACT_BYTES.get(&trailer)) {
+        return Err(Error::damaged(
+            path,
+            trailer_at,
+            "a trailer that does not sum up its artifacts",
+        ));
+    }
     let salvaged = bt::FLAGS.u32(&trailer) & 1 != 0;
     Ok(Sealed {
         header,

@@ -256,7 +256,7 @@ layout! {
     /// Trailer of a sealed block file: its last bytes.
     block_trailer 96 {
         MAGIC 8, FRAME_COUNT 4, FLAGS 4, TOC_OFFSET 8, FILE_LEN 8,
-        DIGEST 32, ARTIFACT_BYTES 8, RESERVED 20, CRC 4,
+        ARTIFACT_BYTES 8, DIGEST 32, RESERVED 20, CRC 4,
     }
 }
 
