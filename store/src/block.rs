@@ -1,4 +1,4 @@
-//! Block files: one writer, one reader, one way to salvage.
+//! Block files: one writer, one reader.
 //!
 //! A block is written front to back: header, frames, and at its seal a table of
 //! contents and a trailer. It lies under `blocks/open` until it is sealed, then
@@ -11,10 +11,11 @@
 //! - After a failed sync the file takes no more writes; what was not durable is
 //!   handed back for another file.
 //! - A sealed block is never written again.
+//! - Its move to `blocks/sealed` is tidiness: readers find it under `blocks/open`
+//!   as well, so a move that fails loses nothing.
 //!
-//! Crash: an open block is valid up to its last whole frame; [`salvage`] keeps
-//! every whole frame and seals the block. A block whose trailer was written but
-//! which was not renamed is complete: salvage only renames it.
+//! Crash: an open block is valid up to its last whole frame; [`salvage`](crate::salvage)
+//! keeps every whole frame and seals the block.
 
 use std::io;
 
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::format::{self, block_header as bh, block_trailer as bt, toc_entry as te};
 use crate::frame::{Frame, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, SessionId, StoreId, WriterId};
-use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
+use crate::vfs::{Vfs, VfsFile, read_exact_at};
 
 /// Directory of blocks that are being written.
 pub const OPEN_DIR: &str = "blocks/open";
@@ -96,7 +97,7 @@ impl BlockHeader {
         buf
     }
 
-    fn decode(buf: &[u8], path: &str) -> Result<Self> {
+    pub(crate) fn decode(buf: &[u8], path: &str) -> Result<Self> {
         if bh::MAGIC.of(buf) != format::BLOCK_MAGIC {
             return Err(Error::damaged(path, 0, "not a block header"));
         }
@@ -187,7 +188,8 @@ pub struct BlockWriter {
     pending: Vec<Frame>,
     pending_bytes: u64,
     name_durable: bool,
-    /// A sync failed: what the file holds beyond its durable frames is anybody's guess.
+    /// A sync failed, of the file or of its name: what the medium holds beyond the
+    /// durable frames is anybody's guess.
     suspect: bool,
 }
 
@@ -219,6 +221,32 @@ impl BlockWriter {
             name_durable: false,
             suspect: false,
         })
+    }
+
+    /// Takes over a file that ends, or is to be cut, after `entries`, all of them durable.
+    pub(crate) fn resume(
+        file: Box<dyn VfsFile>,
+        path: &str,
+        (header, header_bytes): (BlockHeader, [u8; bh::LEN]),
+        entries: Vec<Entry>,
+    ) -> Self {
+        let end = entries.last().map_or(bh::LEN as u64, |last| {
+            u64::from(last.offset) + last.info.space()
+        });
+        Self {
+            file,
+            path: path.to_owned(),
+            header,
+            header_bytes,
+            salt: FrameSalt::of_block(&header_bytes),
+            durable_entries: entries.len(),
+            entries,
+            end,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            name_durable: false,
+            suspect: false,
+        }
     }
 
     /// Its header.
@@ -273,16 +301,21 @@ impl BlockWriter {
         let header = frame.info.header(&self.salt);
         let padding = [0; format::ALIGNMENT];
         let padding = &padding[..(space as usize - header.len() - frame.stored.len())];
-        self.file
-            .write_at(self.end, &[&header, &frame.stored, padding])
-            .map_err(|error| match Error::io("write", &self.path)(error) {
+        let written = self
+            .file
+            .write_at(self.end, &[&header, &frame.stored, padding]);
+        if let Err(error) = written {
+            // Gives back the room of what did get written; the seal insists on it.
+            let _ = self.file.truncate(self.end);
+            return Err(match Error::io("write", &self.path)(error) {
                 Error::Full { path, source, .. } => Error::Full {
                     path,
                     needed_bytes: space,
                     source,
                 },
                 other => other,
-            })?;
+            });
+        }
         let offset = self.end as u32;
         self.entries.push(Entry {
             offset,
@@ -306,12 +339,12 @@ impl BlockWriter {
     fn sync_file(&mut self, vfs: &dyn Vfs) -> Result<()> {
         self.suspect = true;
         self.file.sync().map_err(Error::io("sync", &self.path))?;
-        self.suspect = false;
         if !self.name_durable {
             vfs.sync_dir(OPEN_DIR)
                 .map_err(Error::io("sync", OPEN_DIR))?;
             self.name_durable = true;
         }
+        self.suspect = false;
         self.durable_entries = self.entries.len();
         self.pending.clear();
         self.pending_bytes = 0;
@@ -346,10 +379,17 @@ impl BlockWriter {
         read_stored(&*self.file, &self.path, &self.entries[at])
     }
 
-    /// Writes table of contents and trailer, syncs, and moves the file to its
+    /// Writes table of contents and trailer, syncs, and tries to move the file to its
     /// sealed name. On an error nothing was acknowledged: unless the block is
     /// suspect, sealing may be tried again; else [`BlockWriter::into_rescued`].
     pub fn seal(&mut self, vfs: &dyn Vfs, salvaged: bool) -> Result<Sealed> {
+        // A block ends with its trailer; an append or a seal that failed may have left more.
+        let len = self.file.len().map_err(Error::io("read", &self.path))?;
+        if len > self.end {
+            self.file
+                .truncate(self.end)
+                .map_err(Error::io("cut", &self.path))?;
+        }
         let mut tail = Vec::with_capacity(self.seal_space() as usize);
         for entry in &self.entries {
             tail.extend_from_slice(&entry.info.toc_entry(entry.offset));
@@ -375,7 +415,7 @@ impl BlockWriter {
             .write_at(self.end, &[&tail, &trailer])
             .map_err(Error::io("write", &self.path))?;
         self.sync_file(vfs)?;
-        publish(vfs, &self.path, &digest)?;
+        let _ = publish(vfs, &self.path, &digest);
         Ok(Sealed {
             header: self.header,
             digest,
@@ -386,15 +426,16 @@ impl BlockWriter {
     }
 }
 
-/// Moves a complete block file to the name that its digest gives it.
-fn publish(vfs: &dyn Vfs, from: &str, digest: &Digest) -> Result<()> {
+/// Moves a complete, durable block file to the name that its digest gives it. At any
+/// moment, and after any failure, the file has its old name or its new one.
+pub fn publish(vfs: &dyn Vfs, from: &str, digest: &Digest) -> Result<()> {
     let path = sealed_path(digest);
     let dir = &path[..SEALED_DIR.len() + 3];
-    if vfs.metadata(dir).is_err() {
-        vfs.create_dir(dir).map_err(Error::io("create", dir))?;
-        vfs.sync_dir(SEALED_DIR)
-            .map_err(Error::io("sync", SEALED_DIR))?;
-    }
+    vfs.create_dir(dir).map_err(Error::io("create", dir))?;
+    // Always: whoever made the directory may have died before it was durable, and
+    // would take everything in it along.
+    vfs.sync_dir(SEALED_DIR)
+        .map_err(Error::io("sync", SEALED_DIR))?;
     vfs.rename(from, &path).map_err(Error::io("rename", from))?;
     vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     vfs.sync_dir(OPEN_DIR).map_err(Error::io("sync", OPEN_DIR))
@@ -535,121 +576,9 @@ pub fn read_sealed(file: &dyn VfsFile, path: &str) -> Result<Sealed> {
     })
 }
 
-/// What [`salvage`] made of an open block.
-#[derive(Debug)]
-pub enum Salvage {
-    /// Sealed; the caller logs it.
-    Sealed(Sealed),
-    /// It held no whole frame and was removed.
-    Empty,
-    /// It is not of this store, or its header is damaged; left where it is.
-    Foreign(Error),
-}
-
-/// Seals what a dead writer left under `blocks/open`: keeps every whole frame.
-/// `fresh` gives a new block id, needed only where damage lies between whole
-/// frames and they are copied into a file without gaps.
-pub fn salvage(
-    vfs: &dyn Vfs,
-    path: &str,
-    store_id: StoreId,
-    fresh: &mut dyn FnMut() -> Result<BlockId>,
-) -> Result<Salvage> {
-    let file = vfs
-        .open(path, Access::Write)
-        .map_err(Error::io("open", path))?;
-    let len = file.len().map_err(Error::io("read", path))?;
-    let mut header_bytes = [0; bh::LEN];
-    if len < bh::LEN as u64 {
-        drop(file);
-        return remove_empty(vfs, path);
-    }
-    read_exact_at(&*file, 0, &mut header_bytes).map_err(Error::io("read", path))?;
-    let header = match BlockHeader::decode(&header_bytes, path) {
-        Ok(header) if header.store_id == store_id => header,
-        // Nothing durable can follow a header that never was: the first sync covers both.
-        Err(Error::Damaged { .. }) if header_bytes.iter().all(|byte| *byte == 0) => {
-            drop(file);
-            return remove_empty(vfs, path);
-        }
-        Ok(_) => {
-            return Ok(Salvage::Foreign(Error::damaged(
-                path,
-                0,
-                "a block of another store",
-            )));
-        }
-        Err(error) => return Ok(Salvage::Foreign(error)),
-    };
-    if let Ok(sealed) = read_sealed(&*file, path) {
-        file.sync().map_err(Error::io("sync", path))?;
-        publish(vfs, path, &sealed.digest)?;
-        return Ok(Salvage::Sealed(sealed));
-    }
-    let salt = FrameSalt::of_block(&header_bytes);
-    let (found, clean) = whole_frames(&*file, path, len, &salt)?;
-    let Some(last) = found.last() else {
-        drop(file);
-        return remove_empty(vfs, path);
-    };
-    let end = u64::from(last.offset) + last.info.space();
-    let used: u64 = found.iter().map(|entry| entry.info.space()).sum();
-    let contiguous = clean && end == bh::LEN as u64 + used && len >= end;
-    let mut writer = if contiguous {
-        if len > end {
-            file.truncate(end).map_err(Error::io("cut", path))?;
-        }
-        BlockWriter {
-            file,
-            path: path.to_owned(),
-            header,
-            header_bytes,
-            salt,
-            durable_entries: found.len(),
-            entries: found,
-            end,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            name_durable: false,
-            suspect: false,
-        }
-    } else {
-        let mut writer = BlockWriter::create(
-            vfs,
-            BlockHeader {
-                id: fresh()?,
-                ..header
-            },
-        )?;
-        for entry in &found {
-            let stored = read_stored(&*file, path, entry)?;
-            writer.append(Frame {
-                info: entry.info,
-                stored: stored.into(),
-            })?;
-            if writer.pending_bytes() > 64 << 20 {
-                writer.sync(vfs)?;
-            }
-        }
-        writer
-    };
-    let sealed = writer.seal(vfs, true)?;
-    if !contiguous {
-        vfs.remove(path).map_err(Error::io("remove", path))?;
-        vfs.sync_dir(OPEN_DIR)
-            .map_err(Error::io("sync", OPEN_DIR))?;
-    }
-    Ok(Salvage::Sealed(sealed))
-}
-
-fn remove_empty(vfs: &dyn Vfs, path: &str) -> Result<Salvage> {
-    vfs.remove(path).map_err(Error::io("remove", path))?;
-    Ok(Salvage::Empty)
-}
-
 /// Every whole, valid frame of a file, wherever damage lies between them; and
 /// whether each one's padding is as it was written.
-fn whole_frames(
+pub(crate) fn whole_frames(
     file: &dyn VfsFile,
     path: &str,
     len: u64,
@@ -687,7 +616,12 @@ fn whole_frames(
 }
 
 /// The next aligned offset at or after `at` where a frame's magic stands.
-fn next_magic(file: &dyn VfsFile, path: &str, mut at: u64, len: u64) -> Result<Option<u64>> {
+pub(crate) fn next_magic(
+    file: &dyn VfsFile,
+    path: &str,
+    mut at: u64,
+    len: u64,
+) -> Result<Option<u64>> {
     let mut window = vec![0; 1 << 20];
     while at < len {
         let got = file

@@ -80,6 +80,12 @@ impl FrameSalt {
         let derived = blake3::derive_key(format::CONTEXT_FRAME_SALT, header);
         Self(std::array::from_fn(|at| derived[at]))
     }
+
+    /// The salt that a frame's header claims: all that is left where the block's header
+    /// is damaged.
+    pub(crate) fn of_frame(header: &[u8; fh::LEN]) -> Self {
+        Self(fh::SALT.array(header))
+    }
 }
 
 /// Everything a frame's header says but for what binds it to its place.

@@ -23,6 +23,10 @@ pub mod state;
 pub mod vfs;
 
 mod error;
+mod init;
+mod maintain;
+mod recover;
+mod salvage;
 mod store;
 mod writer;
 
@@ -30,6 +34,8 @@ pub use block::Owner;
 pub use error::{Error, Result};
 pub use frame::{Bytes, Compression, Encoder, Frame};
 pub use id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId};
+pub use init::{BALLAST_PATH, LOCK_PATH, check_vacant, create};
 pub use params::Params;
+pub use recover::Recovery;
 pub use store::{Scratch, StoreHandle};
-pub use writer::{Context, Put, Recovery, StoreWriter, WriteOptions, check_vacant, create};
+pub use writer::{Context, Put, StoreWriter, WriteOptions};

@@ -22,8 +22,8 @@ use crate::vfs::{Access, Vfs, VfsFile};
 
 /// Directory of the log.
 pub const LOG_DIR: &str = "log";
-/// A file is closed and a new one begun at this length, in bytes.
-pub const ROTATE_LEN: u64 = 64 << 20;
+/// At this length, in bytes, a new file is usually begun.
+pub const FILE_LEN_USUAL: u64 = 64 << 20;
 /// Stands for "no predecessor".
 const NO_GENERATION: u32 = u32::MAX;
 
@@ -339,6 +339,25 @@ impl LogFiles {
     }
 }
 
+/// Makes durable what is there of the log, and lets the next reads find nothing
+/// else. A writer does this before it reads the log that it will go on with: the last
+/// record may be one whose sync failed, or was never made.
+pub fn settle(vfs: &dyn Vfs) -> Result<()> {
+    let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
+    for name in entries
+        .iter()
+        .filter(|entry| !entry.metadata.is_dir)
+        .filter_map(|entry| LogName::parse(&entry.name))
+    {
+        let path = name.path();
+        vfs.open(&path, Access::Read)
+            .map_err(Error::io("open", &path))?
+            .settle()
+            .map_err(Error::io("sync", &path))?;
+    }
+    Ok(())
+}
+
 /// Chain value before position 0.
 pub fn genesis(store_id: &StoreId) -> Digest {
     Digest(blake3::derive_key(format::CONTEXT_GENESIS, &store_id.0))
@@ -517,29 +536,51 @@ pub struct LogWriter {
     file: Option<Box<dyn VfsFile>>,
     salt: u32,
     place: LogPlace,
+    file_len: u64,
 }
 
 impl LogWriter {
-    /// Goes on where reading ended; a torn tail is left behind in its file.
-    pub fn resume(vfs: &dyn Vfs, files: &LogFiles, place: LogPlace, end: &LogEnd) -> Result<Self> {
-        let (file, salt) = match end {
-            LogEnd::Damaged { what } => return Err(Error::LogDamaged { what: what.clone() }),
-            LogEnd::Clean => {
+    /// Goes on where reading ended, in files that were [settled](settle) before; a torn
+    /// tail is left behind in its file. A file is followed by another from the length
+    /// `file_len` on, in bytes.
+    pub fn resume(
+        vfs: &dyn Vfs,
+        files: &LogFiles,
+        place: LogPlace,
+        end: &LogEnd,
+        file_len: u64,
+    ) -> Result<Self> {
+        if let LogEnd::Damaged { what } = end {
+            return Err(Error::LogDamaged { what: what.clone() });
+        }
+        let header = files.files.last().expect("a listed log has a file");
+        let mut writer = Self {
+            store_id: files.store_id(),
+            file: None,
+            salt: lh::CRC.u32(&header.encode()),
+            place,
+            file_len,
+        };
+        match header.previous {
+            // Whoever began this file did not come to write a record: its name may
+            // not be durable, so nothing may rest on it.
+            Some((name, offset)) if place.position.0 == header.name.first => {
+                writer.place = LogPlace {
+                    name,
+                    offset,
+                    ..place
+                };
+            }
+            _ if *end == LogEnd::Clean => {
                 let path = place.name.path();
-                let header = files.files.last().expect("a listed log has a file");
                 let file = vfs
                     .open(&path, Access::Write)
                     .map_err(Error::io("open", &path))?;
-                (Some(file), lh::CRC.u32(&header.encode()))
+                writer.file = Some(file);
             }
-            LogEnd::Torn { .. } => (None, 0),
-        };
-        Ok(Self {
-            store_id: files.store_id(),
-            file,
-            salt,
-            place,
-        })
+            _ => {}
+        }
+        Ok(writer)
     }
 
     /// Starts the log of a new store; its first record must be `RECORD_CREATED`.
@@ -565,6 +606,7 @@ impl LogWriter {
             file: None,
             salt: 0,
             place,
+            file_len: FILE_LEN_USUAL,
         };
         writer.begin_file(
             vfs,
@@ -595,7 +637,7 @@ impl LogWriter {
         nonce: &mut dyn FnMut() -> [u8; 16],
         now_unix_ns: i64,
     ) -> Result<Vec<Record>> {
-        if self.file.is_none() || self.place.offset >= ROTATE_LEN {
+        if self.file.is_none() || self.place.offset >= self.file_len {
             self.rotate(vfs, nonce(), now_unix_ns)?;
         }
         let mut buf = Vec::new();

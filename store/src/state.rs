@@ -111,6 +111,32 @@ pub enum Level0 {
     Tombstones(Vec<u8>),
 }
 
+impl Level0 {
+    /// What a record says about keys that it names itself.
+    pub(crate) fn of_record(record: &Record) -> Option<Self> {
+        match record.record_type {
+            format::RECORD_INDEX_ADD => {
+                counted(&record.payload, ap::LEN, ir::LEN).map(|raw| Self::Adds(raw.to_vec()))
+            }
+            format::RECORD_TOMBSTONE => {
+                counted(&record.payload, tp::LEN, 32).map(|raw| Self::Tombstones(raw.to_vec()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The keys that it names itself; none for a block.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let (raw, stride): (&[u8], _) = match self {
+            Self::Block(_) => (&[], 32),
+            Self::Adds(raw) => (raw, ir::LEN),
+            Self::Tombstones(raw) => (raw, 32),
+        };
+        raw.chunks_exact(stride)
+            .map(|item| Key(item[..32].try_into().expect("items begin with their key")))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Segment {
     shard: u32,
@@ -241,17 +267,11 @@ impl State {
 
     /// Folds one record. A critical record of an unknown type is an error.
     pub fn apply(&mut self, record: &Record) -> Result<()> {
-        let payload = &record.payload[..];
         let known = match record.record_type {
-            format::RECORD_LEASE => self.apply_lease(payload),
+            format::RECORD_LEASE => self.apply_lease(&record.payload),
             format::RECORD_SEAL => self.apply_seal(record),
-            format::RECORD_INDEX_ADD => {
-                let records = counted(payload, ap::LEN, ir::LEN);
-                records.map(|records| self.push_level0(record, Level0::Adds(records.to_vec())))
-            }
-            format::RECORD_TOMBSTONE => {
-                let keys = counted(payload, tp::LEN, 32);
-                keys.map(|keys| self.push_level0(record, Level0::Tombstones(keys.to_vec())))
+            format::RECORD_INDEX_ADD | format::RECORD_TOMBSTONE => {
+                Level0::of_record(record).map(|entries| self.push_level0(record, entries))
             }
             format::RECORD_SEGMENTS => self.apply_segments(record),
             format::RECORD_SNAPSHOT => self.apply_snapshot(record),

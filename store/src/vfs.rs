@@ -110,6 +110,11 @@ pub trait VfsFile: Send + Sync {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Makes content and length durable (`fdatasync(2)`).
     fn sync(&self) -> io::Result<()>;
+    /// Like [`sync`](Self::sync), and then forgets what the page cache holds, so that
+    /// the next reads tell what the medium has. For files that another process left: one of its syncs
+    /// may have failed, and what it could not write then still reads back,
+    /// clean, until a power cut (`posix_fadvise(2)`, `POSIX_FADV_DONTNEED`).
+    fn settle(&self) -> io::Result<()>;
 }
 
 /// Reads exactly `buf.len()` bytes or fails with `UnexpectedEof`.

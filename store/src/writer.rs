@@ -11,58 +11,26 @@
 //! Full disk: a ballast file is given up so that what is durable can still be
 //! sealed and logged; then [`Error::Full`] says that nothing more fits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::block::{self, BlockHeader, BlockWriter, Owner, Salvage, Sealed};
+use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
 use crate::current::{self, Current, Hint};
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{Frame, FrameInfo};
-use crate::id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId, WriterId};
-use crate::index::{self, records_of, replace_file};
-use crate::log::{LogEnd, LogFiles, LogWriter, NewRecord};
+use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
+use crate::index::records_of;
+use crate::init::{BALLAST_PATH, draw, ensure_ballast, random_of, take_lock};
+use crate::log::{self, LogEnd, LogFiles, LogWriter, NewRecord};
 use crate::params::Params;
-use crate::segment::{SegmentRef, segment_path, shard_dir, write_segment};
-use crate::snapshot;
+use crate::recover::{Recovery, TOMBSTONES_MAX};
 use crate::state::{self, Level0, State};
 use crate::store::{StoreHandle, View};
-use crate::vfs::{Access, Vfs, VfsLock};
+use crate::vfs::{Vfs, VfsLock};
 
-/// Path of the lock file.
-pub const LOCK_PATH: &str = "lock";
-/// Path of the ballast.
-pub const BALLAST_PATH: &str = "ballast";
 /// Block ids leased at a time.
 const LEASE: u64 = 64;
-/// Level 0 is flushed at a snapshot only from this many entries on: sixteen
-/// files for a handful of keys would cost more syncs than they save reads.
-const SNAPSHOT_FLUSH_MIN: usize = 4096;
-/// Segments of a shard that are merged into one.
-const MERGE_AT: usize = 8;
-/// Directories of a store, parents first.
-const DIRS: [&str; 10] = [
-    "blocks",
-    block::OPEN_DIR,
-    block::SEALED_DIR,
-    "index",
-    "log",
-    "snapshots",
-    "tmp",
-    "tmp/ingest",
-    "tmp/scratch",
-    "tmp/pty",
-];
-/// What a fresh filesystem may already hold beside a store.
-const FOREIGN_NAMES: [&str; 7] = [
-    "lost+found",
-    "System Volume Information",
-    "$RECYCLE.BIN",
-    ".Trashes",
-    ".fseventsd",
-    ".Spotlight-V100",
-    ".Trash-0",
-];
 
 /// What the outside world gives a writer: libraries know no clock and no chance.
 #[derive(Clone)]
@@ -86,6 +54,8 @@ pub struct WriteOptions {
     pub flush_entries: usize,
     /// Blocks in level 0 at which it is flushed: an opening reads that many tables.
     pub flush_blocks: usize,
+    /// Length of a log file, in bytes, from which on records go to a new one.
+    pub log_file_len: u64,
 }
 
 impl Default for WriteOptions {
@@ -94,23 +64,9 @@ impl Default for WriteOptions {
             ballast_bytes: 8 << 20,
             flush_entries: 262_144,
             flush_blocks: 256,
+            log_file_len: log::FILE_LEN_USUAL,
         }
     }
-}
-
-/// What opening for writing found and mended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Blocks that a dead writer left open; every whole frame is kept.
-    pub salvaged_blocks: u64,
-    /// Their artifacts.
-    pub salvaged_artifacts: u64,
-    /// Sealed blocks whose log record was missing.
-    pub relogged_blocks: u64,
-    /// Bytes of a torn log record that were left behind.
-    pub torn_log_bytes: u64,
-    /// Files that are not this store's, left where they are, and why.
-    pub foreign: Vec<String>,
 }
 
 /// What became of an artifact that was put.
@@ -124,8 +80,8 @@ pub enum Put {
 
 /// A store opened for writing. One at a time; see [`Error::Locked`].
 pub struct StoreWriter {
-    handle: StoreHandle,
-    vfs: Arc<dyn Vfs>,
+    pub(crate) handle: StoreHandle,
+    pub(crate) vfs: Arc<dyn Vfs>,
     log: LogWriter,
     context: Context,
     random: blake3::OutputReader,
@@ -136,150 +92,15 @@ pub struct StoreWriter {
     packed: Option<BlockWriter>,
     packed_artifacts: u32,
     pending: HashMap<Key, FrameInfo>,
+    /// The first segment number that this writer has not used, should a record that
+    /// names one have failed.
+    pub(crate) next_segment: u32,
     ballast: bool,
-    recovery: Recovery,
+    /// The ballast had to be given up: what room there is belongs to seals and records.
+    full: bool,
+    pub(crate) recovery: Recovery,
     poisoned: bool,
     _lock: Box<dyn VfsLock>,
-}
-
-/// Refuses a directory that holds a store already, or anything else but what a
-/// fresh filesystem may hold. Writes nothing.
-pub fn check_vacant(vfs: &dyn Vfs) -> Result<()> {
-    let present = vfs.list("").map_err(Error::io("list", "the directory"))?;
-    match current::load(vfs) {
-        Ok(_) | Err(Error::LogDamaged { .. }) => return Err(Error::AlreadyAStore),
-        Err(Error::NotAStore) => {}
-        Err(error) => return Err(error),
-    }
-    for entry in &present {
-        let name = entry.name.as_str();
-        let ours = DIRS.contains(&name) || [LOCK_PATH, BALLAST_PATH].contains(&name);
-        if !ours && !FOREIGN_NAMES.contains(&name) && !name.starts_with(".Trash-") {
-            return Err(Error::NotEmpty {
-                found: entry.name.clone(),
-            });
-        }
-    }
-    for dir in [block::OPEN_DIR, block::SEALED_DIR] {
-        match vfs.list(dir) {
-            Ok(entries) => {
-                if let Some(entry) = entries.first() {
-                    return Err(Error::NotEmpty {
-                        found: format!("{dir}/{}", entry.name),
-                    });
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("list", dir)(error)),
-        }
-    }
-    Ok(())
-}
-
-/// Creates a store in an empty or absent directory tree.
-pub fn create(
-    vfs: &dyn Vfs,
-    params: &Params,
-    context: &Context,
-    options: &WriteOptions,
-) -> Result<StoreId> {
-    params.validate()?;
-    check_vacant(vfs)?;
-    for dir in DIRS {
-        vfs.create_dir(dir).map_err(Error::io("create", dir))?;
-    }
-    for dir in ["", "blocks", "tmp"] {
-        vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-    }
-    let _lock = take_lock(vfs, context)?;
-    // An earlier creation that never got its first record leaves a log file without one.
-    for entry in vfs.list("log").map_err(Error::io("list", "log"))? {
-        let path = format!("log/{}", entry.name);
-        vfs.remove(&path).map_err(Error::io("remove", path))?;
-    }
-    let mut random = random_of(&context.seed);
-    let store_id = StoreId(draw(&mut random));
-    ensure_ballast(vfs, options.ballast_bytes)?;
-    let now = (context.now)();
-    let mut log = LogWriter::create(vfs, store_id, draw(&mut random), now)?;
-    let record = state::created_record(params, &store_id);
-    log.append(vfs, vec![record], &mut || draw(&mut random), now)?;
-    Hint {
-        place: log.place(),
-        snapshot: 0,
-    }
-    .write(vfs)?;
-    Ok(store_id)
-}
-
-fn random_of(seed: &[u8; 32]) -> blake3::OutputReader {
-    blake3::Hasher::new_keyed(seed)
-        .update(b"asl writer")
-        .finalize_xof()
-}
-
-fn draw(random: &mut blake3::OutputReader) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    random.fill(&mut bytes);
-    bytes
-}
-
-fn take_lock(vfs: &dyn Vfs, context: &Context) -> Result<Box<dyn VfsLock>> {
-    let lock = vfs.lock(LOCK_PATH).map_err(Error::io("lock", LOCK_PATH))?;
-    let Some(lock) = lock else {
-        let text = index::read_file(vfs, LOCK_PATH).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        let holder = if text.is_empty() {
-            text
-        } else {
-            format!(": {text}")
-        };
-        return Err(Error::Locked { holder });
-    };
-    // For people only, so a full disk must not keep anybody out.
-    if let Ok(file) = vfs.open(LOCK_PATH, Access::Write) {
-        let _ = file
-            .truncate(0)
-            .and_then(|()| file.write_at(0, &[context.holder.as_bytes(), b"\n"]));
-    }
-    Ok(lock)
-}
-
-/// Makes the ballast where it is missing or short and plenty of room is left.
-fn ensure_ballast(vfs: &dyn Vfs, bytes: u64) -> Result<bool> {
-    let present = vfs
-        .metadata(BALLAST_PATH)
-        .map(|metadata| metadata.len)
-        .unwrap_or(0);
-    if present >= bytes {
-        return Ok(bytes > 0);
-    }
-    let stat = vfs.statfs().map_err(Error::io("query", "the filesystem"))?;
-    if stat.available_bytes < bytes.saturating_mul(4) {
-        return Ok(present > 0);
-    }
-    if vfs.metadata(BALLAST_PATH).is_ok() {
-        vfs.remove(BALLAST_PATH)
-            .map_err(Error::io("remove", BALLAST_PATH))?;
-    }
-    let file = vfs
-        .create_exclusive(BALLAST_PATH)
-        .map_err(Error::io("create", BALLAST_PATH))?;
-    // Noise, so that a compressing filesystem keeps the room as well.
-    let mut noise = blake3::Hasher::new().update(b"asl ballast").finalize_xof();
-    let mut chunk = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < bytes {
-        noise.fill(&mut chunk);
-        let len = (bytes - at).min(chunk.len() as u64) as usize;
-        file.write_at(at, &[&chunk[..len]])
-            .map_err(Error::io("write", BALLAST_PATH))?;
-        at += len as u64;
-    }
-    file.sync().map_err(Error::io("sync", BALLAST_PATH))?;
-    vfs.sync_dir("")
-        .map_err(Error::io("sync", "the directory"))?;
-    Ok(true)
 }
 
 impl StoreWriter {
@@ -288,8 +109,14 @@ impl StoreWriter {
         // Before the lock file is made: a path without a store stays untouched.
         LogFiles::list(&*vfs)?;
         let lock = take_lock(&*vfs, &context)?;
-        let Current { files, state, end } = current::load(&*vfs)?;
-        let log = LogWriter::resume(&*vfs, &files, state.place(), &end)?;
+        log::settle(&*vfs)?;
+        let Current {
+            files,
+            mut state,
+            end,
+        } = current::load(&*vfs)?;
+        let log = LogWriter::resume(&*vfs, &files, state.place(), &end, options.log_file_len)?;
+        state.set_place(log.place());
         let mut random = random_of(&context.seed);
         let torn_log_bytes = match end {
             LogEnd::Torn { ignored_bytes } => ignored_bytes,
@@ -310,7 +137,9 @@ impl StoreWriter {
             packed: None,
             packed_artifacts: 0,
             pending: HashMap::new(),
+            next_segment: 0,
             ballast: false,
+            full: false,
             recovery: Recovery {
                 torn_log_bytes,
                 ..Recovery::default()
@@ -318,11 +147,8 @@ impl StoreWriter {
             poisoned: false,
             _lock: lock,
         };
-        writer.ballast = ensure_ballast(&*writer.vfs, options.ballast_bytes).unwrap_or(false);
-        writer.clean_scratch();
-        writer.salvage_open_blocks()?;
-        writer.relog_sealed_blocks()?;
-        writer.refresh_filters();
+        writer.ballast = ensure_ballast(&*writer.vfs, options.ballast_bytes);
+        writer.recover()?;
         Ok(writer)
     }
 
@@ -347,170 +173,30 @@ impl StoreWriter {
         self.packed.as_ref().map_or(0, BlockWriter::pending_bytes)
     }
 
-    fn clean_scratch(&self) {
-        for dir in ["tmp/scratch", "tmp/ingest"] {
-            for entry in self.vfs.list(dir).unwrap_or_default() {
-                if !entry.metadata.is_dir {
-                    // Untrusted and unneeded; in the way of nothing if it stays.
-                    let _ = self.vfs.remove(&format!("{dir}/{}", entry.name));
-                }
-            }
-        }
-    }
-
-    fn salvage_open_blocks(&mut self) -> Result<()> {
-        let vfs = self.vfs.clone();
-        let store_id = self.handle.with_state(State::store_id);
-        for entry in vfs
-            .list(block::OPEN_DIR)
-            .map_err(Error::io("list", block::OPEN_DIR))?
-        {
-            let path = format!("{}/{}", block::OPEN_DIR, entry.name);
-            if entry.metadata.is_dir || !entry.name.ends_with(".tmp") {
-                self.recovery.foreign.push(format!("{path}: not a block"));
-                continue;
-            }
-            match block::salvage(&*vfs, &path, store_id, &mut || self.next_id())? {
-                Salvage::Empty => {}
-                Salvage::Foreign(why) => self.recovery.foreign.push(why.to_string()),
-                Salvage::Sealed(sealed) => {
-                    let known = self
-                        .handle
-                        .with_state(|state| state.block(sealed.header.id).map(|info| info.digest));
-                    match known {
-                        // Its rename was lost, not its record.
-                        Some(digest) if digest == sealed.digest.0 => {}
-                        Some(_) => self
-                            .recovery
-                            .foreign
-                            .push(format!("{path}: its id belongs to another block")),
-                        None => {
-                            self.recovery.salvaged_blocks += 1;
-                            let artifacts = sealed
-                                .entries
-                                .iter()
-                                .filter(|entry| entry.info.is_artifact());
-                            self.recovery.salvaged_artifacts += artifacts.count() as u64;
-                            self.log_found(sealed, format::ORIGIN_SALVAGED)?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn relog_sealed_blocks(&mut self) -> Result<()> {
-        let vfs = self.vfs.clone();
-        let (store_id, known) = self.handle.with_state(|state| {
-            let known: HashSet<_> = state.blocks.values().map(|info| info.digest).collect();
-            (state.store_id(), known)
-        });
-        let list = |dir: &str| vfs.list(dir).map_err(Error::io("list", dir));
-        let mut found = Vec::new();
-        for shard in list(block::SEALED_DIR)?
-            .iter()
-            .filter(|entry| entry.metadata.is_dir)
-        {
-            let dir = format!("{}/{}", block::SEALED_DIR, shard.name);
-            for entry in list(&dir)? {
-                let digest = entry
-                    .name
-                    .strip_suffix(".blk")
-                    .and_then(|hex| hex.parse::<crate::id::Digest>().ok());
-                if digest.is_some_and(|digest| known.contains(&digest.0)) {
-                    continue;
-                }
-                let path = format!("{dir}/{}", entry.name);
-                let sealed = vfs
-                    .open(&path, Access::Read)
-                    .map_err(Error::io("open", &path))
-                    .and_then(|file| block::read_sealed(&*file, &path));
-                match sealed {
-                    Ok(sealed)
-                        if Some(sealed.digest) == digest && sealed.header.store_id == store_id =>
-                    {
-                        found.push(sealed)
-                    }
-                    Ok(_) => self
-                        .recovery
-                        .foreign
-                        .push(format!("{path}: not a block of this store")),
-                    Err(error) => self.recovery.foreign.push(error.to_string()),
-                }
-            }
-        }
-        found.sort_by_key(|sealed| sealed.header.id);
-        for sealed in found {
-            let taken = self
-                .handle
-                .with_state(|state| state.block(sealed.header.id).is_some());
-            if taken {
-                self.recovery.foreign.push(format!(
-                    "block {}: its id belongs to another block",
-                    sealed.header.id
-                ));
-            } else {
-                self.recovery.relogged_blocks += 1;
-                self.log_found(sealed, format::ORIGIN_RELOGGED)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Logs a block that was found without a record, with the tombstones in it.
-    fn log_found(&mut self, sealed: Sealed, origin: u8) -> Result<()> {
-        let id = sealed.header.id;
-        let has_notes = sealed
-            .entries
-            .iter()
-            .any(|entry| entry.info.note_type == format::NOTE_TOMBSTONES);
-        self.log_sealed(sealed, origin, Vec::new())?;
-        if !has_notes {
-            return Ok(());
-        }
-        let mut keys = Vec::new();
-        self.handle.clone().notes(id, &mut |note_type, payload| {
-            if note_type == format::NOTE_TOMBSTONES {
-                keys.extend(
-                    payload
-                        .chunks_exact(32)
-                        .map(|key| Key(key.try_into().expect("32 bytes"))),
-                );
-            }
-            Ok(())
-        })?;
-        self.append(vec![state::tombstone_record(&keys, id)])
-    }
-
-    fn refresh_filters(&mut self) {
-        let shards = self.params().shards;
-        let mut view = self.handle.view_mut();
-        for shard in 0..shards {
-            // A filter saves reads and nothing else: without one lookups still work.
-            let _ = view.index.refresh_filters(&*self.vfs, shard);
-        }
-    }
-
     // ---- the log ----
 
-    fn append(&mut self, records: Vec<NewRecord>) -> Result<()> {
-        self.append_sealed(records, None)
+    pub(crate) fn append(&mut self, record: NewRecord) -> Result<()> {
+        self.append_sealed(vec![record], None)
     }
 
+    /// Appends records, durable when this returns; on an error once more, which goes to a
+    /// new log file.
     fn append_sealed(&mut self, records: Vec<NewRecord>, sealed: Option<&Sealed>) -> Result<()> {
         let vfs = self.vfs.clone();
         let now = (self.context.now)();
-        let mut result = {
-            let random = &mut self.random;
-            self.log
-                .append(&*vfs, records.clone(), &mut || draw(random), now)
+        let random = &mut self.random;
+        let first = self
+            .log
+            .append(&*vfs, records.clone(), &mut || draw(random), now);
+        let done = match first {
+            Ok(done) => done,
+            Err(error @ Error::TooLong { .. }) => return Err(error),
+            Err(error) => {
+                self.make_room(&error);
+                let random = &mut self.random;
+                self.log.append(&*vfs, records, &mut || draw(random), now)?
+            }
         };
-        if result.as_ref().is_err_and(Error::is_full) && self.release_ballast() {
-            let random = &mut self.random;
-            result = self.log.append(&*vfs, records, &mut || draw(random), now);
-        }
-        let done = result?;
         // State and index follow record by record: a block's artifacts come before
         // the tombstones that are logged after it.
         let mut view = self.handle.view_mut();
@@ -536,21 +222,28 @@ impl StoreWriter {
     /// Gives the ballast up, so that what must be written at the end still fits.
     /// Returns whether there was any.
     pub fn release_ballast(&mut self) -> bool {
-        if !self.ballast {
+        if !self.ballast || self.vfs.remove(BALLAST_PATH).is_err() {
             return false;
         }
         self.ballast = false;
-        self.vfs
-            .remove(BALLAST_PATH)
-            .and_then(|()| self.vfs.sync_dir(""))
-            .is_ok()
+        // Some filesystems free the room only then.
+        let _ = self.vfs.sync_dir("");
+        true
+    }
+
+    /// After a failure for want of room: frees the ballast for seals and records, and
+    /// takes no more artifacts. Returns whether trying again may help.
+    pub(crate) fn make_room(&mut self, error: &Error) -> bool {
+        let freed = error.is_full() && self.release_ballast();
+        self.full |= freed;
+        freed
     }
 
     fn next_id(&mut self) -> Result<BlockId> {
         if self.lease.is_empty() {
             let first = self.handle.with_state(|state| state.next_block);
             let record = state::lease_record(first, LEASE, self.writer_id, &self.context.owner);
-            self.append(vec![record])?;
+            self.append(record)?;
             self.lease = first..first + LEASE;
         }
         Ok(BlockId(
@@ -561,28 +254,28 @@ impl StoreWriter {
     // ---- frames ----
 
     fn create_block(&mut self, class: u8) -> Result<BlockWriter> {
+        let header = BlockHeader {
+            class,
+            ..self.new_header()?
+        };
+        BlockWriter::create(&*self.vfs, header)
+    }
+
+    /// The header of a packed block begun now.
+    pub(crate) fn new_header(&mut self) -> Result<BlockHeader> {
         let id = self.next_id()?;
-        let (store_id, position, small_threshold) = self.handle.with_state(|state| {
-            (
-                state.store_id(),
-                state.position(),
-                state.params().small_threshold,
-            )
-        });
-        BlockWriter::create(
-            &*self.vfs,
-            BlockHeader {
-                store_id,
-                id,
-                class,
-                session: self.session,
-                writer: self.writer_id,
-                base_position: position.0,
-                created_unix_ns: (self.context.now)(),
-                small_threshold,
-                owner: self.context.owner,
-            },
-        )
+        let created_unix_ns = (self.context.now)();
+        Ok(self.handle.with_state(|state| BlockHeader {
+            store_id: state.store_id(),
+            id,
+            class: format::CLASS_PACKED,
+            session: self.session,
+            writer: self.writer_id,
+            base_position: state.position().0,
+            created_unix_ns,
+            small_threshold: state.params().small_threshold,
+            owner: self.context.owner,
+        }))
     }
 
     fn check(&self) -> Result<()> {
@@ -591,6 +284,19 @@ impl StoreWriter {
         } else {
             Ok(())
         }
+    }
+
+    /// Refuses what is not needed to bring the present work to its end.
+    fn check_room(&self, needed_bytes: u64) -> Result<()> {
+        self.check()?;
+        if self.full {
+            return Err(Error::Full {
+                path: block::OPEN_DIR.to_owned(),
+                needed_bytes,
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
+        Ok(())
     }
 
     /// Whether an artifact with these flags is stored already, in sealed blocks or
@@ -610,16 +316,22 @@ impl StoreWriter {
     /// or above the small threshold gets a block of its own and is committed at
     /// once. The caller's order of calls is the order on disk.
     pub fn put(&mut self, frame: Frame) -> Result<Put> {
+        self.check()?;
         if self.has(&frame.info.key, frame.info.flags) {
             return Ok(Put::Duplicate);
         }
         self.put_anew(frame)
     }
 
-    /// Stores one artifact whether it is there or not: heals a damaged copy.
-    pub fn put_anew(&mut self, frame: Frame) -> Result<Put> {
-        self.check()?;
+    /// Stores one artifact whether it is there or not: heals a damaged copy. Flags that
+    /// the artifact has already stay with it.
+    pub fn put_anew(&mut self, mut frame: Frame) -> Result<Put> {
         let space = frame.info.space();
+        self.check_room(space)?;
+        let key = frame.info.key;
+        let stored = self.handle.lookup(&key).ok().flatten();
+        frame.info.flags |= stored.map_or(0, |record| record.flags)
+            | self.pending.get(&key).map_or(0, |info| info.flags);
         let params = self.params();
         let large = frame.info.encoding != format::ENCODING_CHUNKED
             && frame.info.raw_len >= params.small_threshold;
@@ -645,22 +357,26 @@ impl StoreWriter {
     fn put_large(&mut self, frame: Frame) -> Result<()> {
         let mut block = self.create_block(format::CLASS_LARGE)?;
         let path = block.path().to_owned();
-        let sealed = block
-            .append(frame)
-            .and_then(|_| block.seal(&*self.vfs, false));
+        let sealed = block.append(frame).and_then(|_| self.seal(block));
         match sealed {
-            Ok(sealed) => self.log_sealed(sealed, format::ORIGIN_WRITTEN, Vec::new()),
+            Ok(sealed) => self.log_sealed(&sealed, format::ORIGIN_WRITTEN, None)?,
             Err(error) => {
                 // Nothing of it was acknowledged, so nothing is lost with it.
                 let _ = self.vfs.remove(&path);
-                Err(error)
+                return Err(error);
             }
         }
+        self.flush_if_due()
     }
 
     /// Appends a note to the open block; durable after [`StoreWriter::sync`].
     /// Returns its place: block and offset.
     pub fn note(&mut self, note_type: u32, payload: Vec<u8>) -> Result<(BlockId, u32)> {
+        self.check_room(payload.len() as u64)?;
+        self.append_note(note_type, payload)
+    }
+
+    fn append_note(&mut self, note_type: u32, payload: Vec<u8>) -> Result<(BlockId, u32)> {
         self.check()?;
         let frame = Frame::note(note_type, payload);
         let full = self.packed.as_ref().is_some_and(|block| {
@@ -682,7 +398,7 @@ impl StoreWriter {
             .expect("created above where it was missing");
         match block.append(frame.clone()) {
             Ok(offset) => Ok((block.header().id, offset)),
-            Err(error @ (Error::Full { .. } | Error::TooLong { .. })) => Err(error),
+            Err(error) if is_limit(&error) => Err(error),
             // The file does not take writes any more; what it holds moves to another.
             Err(_) => {
                 self.evacuate()?;
@@ -702,43 +418,42 @@ impl StoreWriter {
         match block.sync(&*self.vfs) {
             Ok(()) => Ok(()),
             Err(error) => {
-                if error.is_full() {
-                    self.release_ballast();
-                }
+                self.make_room(&error);
                 self.evacuate()
             }
         }
     }
 
     fn evacuate(&mut self) -> Result<()> {
-        let Some(old) = self.packed.take() else {
-            return Ok(());
+        let old = self.packed.take().ok_or(Error::Poisoned)?;
+        // What was durable is still under open/ for the next opening.
+        let moved = self
+            .move_frames(old)
+            .inspect_err(|_| self.poisoned = true)?;
+        self.packed = Some(moved);
+        Ok(())
+    }
+
+    /// Moves all frames of a block whose file is not to be trusted to a new file.
+    fn move_frames(&mut self, old: BlockWriter) -> Result<BlockWriter> {
+        let (path, class) = (old.path().to_owned(), old.header().class);
+        let frames = old.into_rescued()?;
+        let mut block = self.create_block(class)?;
+        let mut moved = frames
+            .into_iter()
+            .try_for_each(|frame| block.append(frame).map(drop));
+        moved = moved.and_then(|()| block.sync(&*self.vfs));
+        // The copy that does not count goes. If it stays, the next opening salvages it:
+        // the same artifacts twice.
+        let gone = match moved {
+            Ok(()) => path,
+            Err(_) => block.path().to_owned(),
         };
-        let path = old.path().to_owned();
-        let moved = old.into_rescued().and_then(|frames| {
-            let mut block = self.create_block(format::CLASS_PACKED)?;
-            for frame in frames {
-                block.append(frame)?;
-            }
-            block.sync(&*self.vfs)?;
-            Ok(block)
-        });
-        match moved {
-            Ok(block) => {
-                self.packed = Some(block);
-                // If it stays, the next opening salvages it too: the same artifacts twice.
-                let _ = self
-                    .vfs
-                    .remove(&path)
-                    .and_then(|()| self.vfs.sync_dir(block::OPEN_DIR));
-                Ok(())
-            }
-            Err(error) => {
-                // What was durable is still under open/ for the next opening.
-                self.poisoned = true;
-                Err(error)
-            }
-        }
+        let _ = self
+            .vfs
+            .remove(&gone)
+            .and_then(|()| self.vfs.sync_dir(block::OPEN_DIR));
+        moved.map(|()| block)
     }
 
     // ---- commits ----
@@ -746,82 +461,76 @@ impl StoreWriter {
     /// Seals the open block and logs it: everything put so far is visible and
     /// durable when this returns.
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_with(Vec::new())
+        self.commit_with(None)
     }
 
-    fn commit_with(&mut self, more: Vec<NewRecord>) -> Result<()> {
+    /// Commits, then appends `record`.
+    fn commit_with(&mut self, record: Option<NewRecord>) -> Result<()> {
         self.check()?;
-        let Some(block) = &self.packed else {
-            return if more.is_empty() {
-                Ok(())
+        if let Some(block) = self.packed.take() {
+            self.packed_artifacts = 0;
+            if block.is_empty() {
+                let _ = self.vfs.remove(block.path());
             } else {
-                self.append(more)
-            };
-        };
-        if block.is_empty() {
-            let path = block.path().to_owned();
-            self.packed = None;
-            let _ = self.vfs.remove(&path);
-            return if more.is_empty() {
-                Ok(())
-            } else {
-                self.append(more)
-            };
+                let sealed = self.seal(block).inspect_err(|_| self.poisoned = true)?;
+                self.log_sealed(&sealed, format::ORIGIN_WRITTEN, record)?;
+                self.pending.clear();
+                return self.flush_if_due();
+            }
         }
-        let sealed = self.seal_packed()?;
-        self.packed = None;
-        self.packed_artifacts = 0;
-        self.log_sealed(sealed, format::ORIGIN_WRITTEN, more)?;
-        self.pending.clear();
+        record.map_or(Ok(()), |record| self.append(record))
+    }
+
+    /// Seals a block. Where its file cannot be synced, its frames go to another.
+    fn seal(&mut self, mut block: BlockWriter) -> Result<Sealed> {
+        let vfs = self.vfs.clone();
+        let error = match block.seal(&*vfs, false) {
+            Ok(sealed) => return Ok(sealed),
+            Err(error) => error,
+        };
+        let room = self.make_room(&error);
+        if block.is_suspect() {
+            block = self.move_frames(block)?;
+        } else if !room && is_limit(&error) {
+            return Err(error);
+        }
+        block.seal(&*vfs, false)
+    }
+
+    pub(crate) fn log_sealed(
+        &mut self,
+        sealed: &Sealed,
+        origin: u8,
+        more: impl IntoIterator<Item = NewRecord>,
+    ) -> Result<()> {
+        let mut records = vec![state::seal_record(sealed, origin)];
+        records.extend(more);
+        // The block is found again at the next opening if its record cannot be written.
+        self.append_sealed(records, Some(sealed))
+            .inspect_err(|_| self.poisoned = true)
+    }
+
+    fn flush_if_due(&mut self) -> Result<()> {
         let (entries, blocks) = {
             let view = self.handle.view();
             (view.index.level0_len(), view.state.level0.len())
         };
-        if entries >= self.options.flush_entries || blocks >= self.options.flush_blocks {
-            self.flush()?;
+        if entries < self.options.flush_entries && blocks < self.options.flush_blocks {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn seal_packed(&mut self) -> Result<Sealed> {
-        let vfs = self.vfs.clone();
-        let block = self.packed.as_mut().ok_or(Error::Poisoned)?;
-        let Err(error) = (match block.seal(&*vfs, false) {
-            Ok(sealed) => return Ok(sealed),
-            Err(error) => Err::<(), _>(error),
-        }) else {
-            return Err(Error::Poisoned);
-        };
-        let suspect = block.is_suspect();
-        if error.is_full() {
-            self.release_ballast();
+        match self.flush() {
+            // Level 0 serves as well as segments do; it only takes memory.
+            Err(error) if error.is_full() => Ok(()),
+            other => other,
         }
-        if suspect {
-            self.evacuate()?;
-        } else if !error.is_full() {
-            self.poisoned = true;
-            return Err(error);
-        }
-        let block = self.packed.as_mut().ok_or(Error::Poisoned)?;
-        block
-            .seal(&*vfs, false)
-            .inspect_err(|_| self.poisoned = true)
-    }
-
-    fn log_sealed(&mut self, sealed: Sealed, origin: u8, more: Vec<NewRecord>) -> Result<()> {
-        let mut records = vec![state::seal_record(&sealed, origin)];
-        records.extend(more);
-        // The block is found again at the next opening if its record cannot be written.
-        self.append_sealed(records, Some(&sealed))
-            .inspect_err(|_| self.poisoned = true)
     }
 
     /// Hides keys from here on. Durable and visible when this returns.
     pub fn tombstone(&mut self, keys: &[Key]) -> Result<()> {
-        for keys in keys.chunks(65_536) {
+        for keys in keys.chunks(TOMBSTONES_MAX) {
             let payload: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
-            let (block, _) = self.note(format::NOTE_TOMBSTONES, payload)?;
-            self.commit_with(vec![state::tombstone_record(keys, block)])?;
+            let (block, _) = self.append_note(format::NOTE_TOMBSTONES, payload)?;
+            self.commit_with(Some(state::tombstone_record(keys, block)))?;
         }
         Ok(())
     }
@@ -829,7 +538,8 @@ impl StoreWriter {
     /// Adds index entries for frames that are in sealed blocks: makes a hidden
     /// artifact visible again without writing its bytes.
     pub fn index_add(&mut self, records: &[crate::segment::IndexRecord]) -> Result<()> {
-        self.append(vec![state::index_add_record(records)])
+        self.check()?;
+        self.append(state::index_add_record(records))
     }
 
     // ---- sessions ----
@@ -866,138 +576,23 @@ impl StoreWriter {
                 max,
             });
         }
-        self.commit_with(vec![state::session_record(session, kind, root, body)])
+        self.commit_with(Some(state::session_record(session, kind, root, body)))
     }
 
-    // ---- the index ----
+    // ---- the end ----
 
-    /// Writes level 0 into segments and logs them; merges where a shard has many.
-    pub fn flush(&mut self) -> Result<()> {
-        let vfs = self.vfs.clone();
-        let mut added: Vec<SegmentRef> = Vec::new();
-        let mut removed: Vec<(u32, u32)> = Vec::new();
-        let covers;
-        {
-            let view = self.handle.view();
-            let (state, index) = (&view.state, &view.index);
-            covers = state.position();
-            let params = *state.params();
-            let level0 = index.level0_sorted();
-            let by_shard =
-                level0.chunk_by(|a, b| a.key.shard(params.shards) == b.key.shard(params.shards));
-            for (number, newest) in (state.next_segment..).zip(by_shard) {
-                let shard = newest[0].key.shard(params.shards);
-                let dir = shard_dir(shard);
-                vfs.create_dir(&dir).map_err(Error::io("create", &dir))?;
-                let old = state.segments_of(shard);
-                let whole = old.len() + 1 >= MERGE_AT;
-                let count_max = newest.len() as u64
-                    + if whole {
-                        old.iter().map(|s| s.entries).sum()
-                    } else {
-                        0
-                    };
-                let place = (params.shards, shard, number);
-                let counts = (count_max, covers.0);
-                let made = if whole {
-                    // A tombstone over everything there is hides nothing more.
-                    let mut records = index
-                        .merged(shard, newest.to_vec())
-                        .filter(|r| !r.as_ref().is_ok_and(|r| r.is_tombstone()));
-                    removed.extend(old.iter().map(|segment| (segment.shard, segment.number)));
-                    write_segment(&*vfs, state.store_id(), place, counts, &mut records)?
-                } else {
-                    write_segment(
-                        &*vfs,
-                        state.store_id(),
-                        place,
-                        counts,
-                        &mut newest.iter().copied().map(Ok),
-                    )?
-                };
-                vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-                added.push(made);
-            }
-        }
-        if added.is_empty() {
-            return Ok(());
-        }
-        vfs.sync_dir("index").map_err(Error::io("sync", "index"))?;
-        self.append(vec![state::segments_record(covers, &added, &removed)])?;
-        let mut view = self.handle.view_mut();
-        let view = &mut *view;
-        view.index.clear_level0();
-        for segment in &added {
-            view.index.load_shard(&*vfs, &view.state, segment.shard)?;
-            let _ = view.index.refresh_filters(&*vfs, segment.shard);
-        }
-        let pinned: HashSet<_> = view
-            .state
-            .snapshots
-            .iter()
-            .flat_map(|s| s.segments.iter().copied())
-            .collect();
-        for (shard, number) in removed
-            .into_iter()
-            .filter(|retired| !pinned.contains(retired))
-        {
-            let _ = vfs.remove(&segment_path(shard, number));
-        }
-        Ok(())
-    }
-
-    /// Pins the log up to here: `Index(S, P)` starts from it, and so does opening.
-    pub fn snapshot(&mut self, label: &str) -> Result<SnapshotId> {
-        if label.len() > format::LABEL_MAX as usize {
-            let (len, max) = (label.len() as u64, format::LABEL_MAX.into());
-            return Err(Error::TooLong {
-                what: "a snapshot's label",
-                len,
-                max,
-            });
-        }
-        self.commit()?;
-        if self.handle.view().index.level0_len() >= SNAPSHOT_FLUSH_MIN {
-            self.flush()?;
-        }
-        let (ordinal, bytes) = self.handle.with_state(|state| {
-            (
-                state.snapshots.last().map_or(1, |last| last.ordinal + 1),
-                current::encode_state(state),
-            )
-        });
-        let dir = current::snapshot_dir(ordinal);
-        self.vfs
-            .create_dir(&dir)
-            .map_err(Error::io("create", &dir))?;
-        self.vfs
-            .sync_dir("snapshots")
-            .map_err(Error::io("sync", "snapshots"))?;
-        replace_file(&*self.vfs, &current::state_path(ordinal), &bytes)?;
-        let digest = current::state_digest(&bytes);
-        self.append(vec![state::snapshot_record(ordinal, &digest, label)])?;
-        let (info, renderings) = self
-            .handle
-            .with_state(|state| {
-                let info = state.snapshots.last().cloned();
-                info.map(|info| (info.clone(), snapshot::render(state, &info)))
-            })
-            .ok_or(Error::Poisoned)?;
-        for (name, text) in renderings {
-            replace_file(&*self.vfs, &format!("{dir}/{name}"), text.as_bytes())?;
-        }
-        self.write_hint()?;
-        Ok(info.id())
-    }
-
-    fn write_hint(&self) -> Result<()> {
+    pub(crate) fn write_hint(&self) -> Result<()> {
         let (place, snapshot) = self.handle.with_state(|state| {
             (
                 state.place(),
                 state.snapshots.last().map_or(0, |last| last.ordinal),
             )
         });
-        Hint { place, snapshot }.write(&*self.vfs)
+        match (Hint { place, snapshot }).write(&*self.vfs) {
+            // A hint is worth nothing on a disk that is full.
+            Err(error) if error.is_full() => Ok(()),
+            other => other,
+        }
     }
 
     /// Records since the last snapshot.
@@ -1011,11 +606,7 @@ impl StoreWriter {
     /// finished is salvaged at the next opening.
     pub fn finish(mut self) -> Result<LogPosition> {
         self.commit()?;
-        match self.write_hint() {
-            // A hint is worth nothing on a disk that is full.
-            Err(error) if !error.is_full() => return Err(error),
-            _ => {}
-        }
+        self.write_hint()?;
         Ok(self.handle.with_state(State::position))
     }
 
@@ -1046,5 +637,17 @@ impl StoreWriter {
     /// Where an artifact lies, once it is committed.
     pub fn locate(&self, key: &Key) -> Result<Location> {
         self.handle.locate(key)
+    }
+}
+
+/// Whether the filesystem refuses for a reason that another file would meet as well.
+fn is_limit(error: &Error) -> bool {
+    match error {
+        Error::Full { .. } | Error::TooLong { .. } => true,
+        Error::Io { source, .. } => matches!(
+            source.kind(),
+            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::ReadOnlyFilesystem
+        ),
+        _ => false,
     }
 }

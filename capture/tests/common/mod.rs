@@ -59,6 +59,7 @@ pub fn write_options() -> WriteOptions {
         ballast_bytes: 64 << 10,
         flush_entries: 400,
         flush_blocks: 16,
+        ..WriteOptions::default()
     }
 }
 

@@ -632,6 +632,11 @@ impl VfsFile for FaultFile {
             Verdict::Crash => Ok(()),
         })
     }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync()?;
+        self.vfs.state().disk.forget_clean(self.inode)
+    }
 }
 
 impl Drop for FaultFile {

@@ -351,6 +351,13 @@ impl VfsFile for RealFile {
             other => Ok(other?),
         }
     }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync()?;
+        // Advice only: a filesystem without a page cache of its own has nothing to forget.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(())
+    }
 }
 
 /// A held `flock(2)`; closing the file releases it.

@@ -41,6 +41,7 @@ pub fn options() -> WriteOptions {
         ballast_bytes: 16 << 10,
         flush_entries: 200,
         flush_blocks: 8,
+        ..WriteOptions::default()
     }
 }
 

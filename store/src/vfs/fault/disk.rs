@@ -212,6 +212,21 @@ impl Inode {
         }
     }
 
+    /// Forgets clean pages. Returns how much room the file took before and takes after.
+    fn forget_clean(&mut self) -> (u64, u64) {
+        let room = |file: &Self| {
+            if file.in_use() {
+                file.live.len() as u64
+            } else {
+                0
+            }
+        };
+        let old = room(self);
+        self.live = Arc::new(self.content(|s| s == Standing::Pending));
+        self.log.retain(|(_, s)| *s != Standing::Lost);
+        (old, room(self))
+    }
+
     /// The medium's content with those other changes applied that `keep` names.
     pub(super) fn content(&self, keep: impl Fn(Standing) -> bool) -> Vec<u8> {
         let mut bytes = self.base.as_ref().clone();
@@ -607,13 +622,17 @@ impl Disk {
     /// Forgets clean pages: what a failed sync lost is seen to be lost.
     pub(super) fn drop_caches(&mut self) {
         for file in self.inodes.values_mut() {
-            let old = file.live.len() as u64;
-            file.live = Arc::new(file.content(|s| s == Standing::Pending));
-            file.log.retain(|(_, s)| *s != Standing::Lost);
-            if file.in_use() {
-                self.used = self.used - old + file.live.len() as u64;
-            }
+            let (old, new) = file.forget_clean();
+            self.used = self.used - old + new;
         }
+    }
+
+    /// The same for one file.
+    pub(super) fn forget_clean(&mut self, inode: InodeId) -> io::Result<()> {
+        let file = self.inode_mut(inode)?;
+        let (old, new) = file.forget_clean();
+        self.used = self.used - old + new;
+        Ok(())
     }
 
     /// Puts a file there as if it had always been there, whatever the

@@ -198,6 +198,10 @@ fn a_failed_sync_loses_data_that_later_syncs_call_clean() {
     }
     let killed = vfs.power_cut(CrashPolicy::KeepAll);
     assert_eq!(killed.read_file("a").unwrap(), b"firstsecondthird");
+    let settled = killed.fork();
+    let file = settled.open("a", Access::Read).unwrap();
+    file.settle().unwrap();
+    assert_eq!(settled.read_file("a").unwrap(), b"first\0\0\0\0\0\0third");
     killed.drop_caches();
     assert_eq!(killed.read_file("a").unwrap(), b"first\0\0\0\0\0\0third");
 }
