@@ -115,6 +115,10 @@ impl BlockHeader {
                 version,
             });
         }
+        let flags = bh::FLAGS.u32(buf);
+        if flags != 0 {
+            return Err(Error::unknown_flags(path, flags));
+        }
         if bh::KEY_ALGORITHM.u8(buf) != format::KEY_ALGORITHM_BLAKE3
             || bh::ENCRYPTION.of(buf).iter().any(|byte| *byte != 0)
         {
@@ -399,7 +403,14 @@ impl BlockWriter {
         let mut trailer = [0; bt::LEN];
         bt::MAGIC.put(&mut trailer, &format::TRAILER_MAGIC);
         bt::FRAME_COUNT.set(&mut trailer, self.entries.len() as u32);
-        bt::FLAGS.set(&mut trailer, u32::from(salvaged));
+        bt::FLAGS.set(
+            &mut trailer,
+            if salvaged {
+                format::TRAILER_SALVAGED
+            } else {
+                0
+            },
+        );
         bt::TOC_OFFSET.set(&mut trailer, self.end);
         bt::FILE_LEN.set(&mut trailer, file_len);
         bt::ARTIFACT_BYTES.set(
@@ -512,6 +523,10 @@ pub fn read_sealed(file: &dyn VfsFile, path: &str) -> Result<Sealed> {
     {
         return Err(Error::damaged(path, trailer_at, "no valid trailer"));
     }
+    let flags = bt::FLAGS.u32(&trailer);
+    if flags & !format::TRAILER_SALVAGED != 0 {
+        return Err(Error::unknown_flags(path, flags));
+    }
     let count = bt::FRAME_COUNT.u32(&trailer);
     let toc_offset = bt::TOC_OFFSET.get(&trailer);
     let toc_len = u64::from(count) * te::LEN as u64;
@@ -566,7 +581,7 @@ pub fn read_sealed(file: &dyn VfsFile, path: &str) -> Result<Sealed> {
             "a trailer that does not sum up its artifacts",
         ));
     }
-    let salvaged = bt::FLAGS.u32(&trailer) & 1 != 0;
+    let salvaged = flags & format::TRAILER_SALVAGED != 0;
     Ok(Sealed {
         header,
         digest,

@@ -94,7 +94,7 @@ pub fn state_digest(bytes: &[u8]) -> Digest {
     Digest(blake3::derive_key(format::CONTEXT_STATE, bytes))
 }
 
-fn decode_state(bytes: &[u8]) -> Option<State> {
+pub(crate) fn decode_state(bytes: &[u8]) -> Option<State> {
     let body = bytes
         .strip_prefix(&format::STATE_MAGIC)?
         .strip_prefix(&format::FORMAT_VERSION.to_le_bytes())?;
@@ -143,21 +143,11 @@ pub fn load(vfs: &dyn Vfs) -> Result<Current> {
     };
     if let Some(hint) = hint
         && !matches!(end, LogEnd::Damaged { .. })
+        && (hint.place.position > state.position() || check.disagrees)
     {
-        if hint.place.position > state.position() {
-            let what = format!(
-                "it ends at record {}, but {HINT_PATH} remembers {}: records at its end are lost",
-                state.position(),
-                hint.place.position
-            );
-            end = LogEnd::Damaged { what };
-        } else if check.disagrees {
-            let what = format!(
-                "record {} is not the one that {HINT_PATH} remembers",
-                hint.place.position.0 - 1
-            );
-            end = LogEnd::Damaged { what };
-        }
+        end = LogEnd::Lost {
+            remembered: hint.place.position,
+        };
     }
     Ok(Current { files, state, end })
 }

@@ -58,6 +58,15 @@ pub enum Error {
         /// Its version.
         version: u16,
     },
+    /// Written with a feature that this program does not know: a flag that changes
+    /// the meaning of what follows.
+    #[error("{path} needs a feature that this program does not know (flags {flags:#x})")]
+    UnknownFlags {
+        /// The file.
+        path: String,
+        /// All flags of the structure.
+        flags: u32,
+    },
     /// The log holds a critical record of an unknown type.
     #[error(
         "log record {position} is of type {record_type}, which this program does not know and must not skip"
@@ -89,6 +98,15 @@ pub enum Error {
     LogDamaged {
         /// What was found, and where.
         what: String,
+    },
+    /// The log lacks records that it once had, or has others in their place. Only
+    /// a repair that accepts the loss lets anybody write again.
+    #[error("the log holds {found} records, but {remembered} were there once")]
+    LogTailLost {
+        /// Records in it now.
+        found: LogPosition,
+        /// Records that `log/current` remembers.
+        remembered: LogPosition,
     },
     /// No artifact of this name is visible.
     #[error("no artifact {0}")]
@@ -136,6 +154,14 @@ impl Error {
                 path,
                 source,
             },
+        }
+    }
+
+    /// A structure with a flag that must not be ignored.
+    pub fn unknown_flags(path: &str, flags: u32) -> Self {
+        Error::UnknownFlags {
+            path: path.to_owned(),
+            flags,
         }
     }
 

@@ -52,6 +52,9 @@ pub const CLASS_PACKED: u8 = 1;
 /// A block of exactly one artifact at or above the small threshold.
 pub const CLASS_LARGE: u8 = 2;
 
+/// Trailer flag: sealed by salvage, not by the block's writer.
+pub const TRAILER_SALVAGED: u32 = 1;
+
 /// A frame that holds an artifact.
 pub const FRAME_ARTIFACT: u8 = 1;
 /// A frame that holds a note: opaque to the store, typed by who writes it.

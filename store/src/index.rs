@@ -1,17 +1,25 @@
 //! The index in memory: level 0 as a map, segments with their filters.
 //!
 //! Lookup: the newest entry wins. Level 0 is newer than every segment, and of a
-//! shard's segments the higher number is newer. A tombstone hides its key.
+//! shard's segments the higher number is newer. A tombstone hides its key, but not
+//! from those that the artifact is a part of: it keeps the place of what it hides.
+//!
+//! Segments are rebuilt from log and blocks: where one is missing or damaged, the
+//! entries of its shard are read from there into level 0, at the cost of time and memory.
+//!
 //! Memory is bounded by the flush threshold, the fan-out tables and the filters
 //! (about two bytes a key), not by what is stored.
 
 use std::collections::HashMap;
 
 use crate::block;
+use crate::current;
 use crate::error::{Error, Result};
 use crate::filter::{self, Filter};
-use crate::format::{self, index_record as ir};
+use crate::format;
 use crate::id::{BlockId, Key};
+use crate::log::LogFiles;
+use crate::rebuild;
 use crate::segment::{IndexRecord, Segment, SegmentRef};
 use crate::state::{Level0, State};
 use crate::vfs::{Access, Vfs};
@@ -25,10 +33,28 @@ pub struct Problem {
     pub what: String,
 }
 
+/// How completely the index knows a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardHealth {
+    /// All its segments are usable.
+    Whole,
+    /// A segment is not, so level 0 has all entries of the shard.
+    Rebuilt,
+    /// A segment is not, and neither is the log: entries are missing.
+    Incomplete,
+}
+
 struct Loaded {
     segment: Segment,
     of: SegmentRef,
     filter: Option<Filter>,
+}
+
+impl Loaded {
+    fn may_contain(&self, key: &Key) -> bool {
+        let filter = self.filter.as_ref();
+        filter.is_none_or(|filter| filter.may_contain(key))
+    }
 }
 
 /// The index of one state.
@@ -37,6 +63,8 @@ pub struct Index {
     level0: HashMap<Key, IndexRecord>,
     /// By shard, newest first.
     segments: Vec<Vec<Loaded>>,
+    /// By shard.
+    health: Vec<ShardHealth>,
     /// What could not be read.
     pub problems: Vec<Problem>,
 }
@@ -50,6 +78,7 @@ impl Index {
             shards,
             level0: HashMap::new(),
             segments: (0..shards).map(|_| Vec::new()).collect(),
+            health: vec![ShardHealth::Whole; shards as usize],
             problems: Vec::new(),
         };
         for (_, entries) in &state.level0 {
@@ -58,7 +87,46 @@ impl Index {
         for shard in 0..shards {
             index.load_shard(vfs, state, shard)?;
         }
+        if index.health.contains(&ShardHealth::Incomplete)
+            && let Err(error) = index.rebuild(vfs, state)
+        {
+            index.problem("log".into(), &error);
+        }
         Ok(index)
+    }
+
+    /// Reads the entries of incomplete shards from the log's beginning on.
+    fn rebuild(&mut self, vfs: &dyn Vfs, state: &State) -> Result<()> {
+        let files = LogFiles::list(vfs)?;
+        let (whole, _) = current::fold(vfs, &files, state.position(), true, &mut |_| {})?;
+        if whole.position() != state.position() {
+            return Err(Error::LogDamaged {
+                what: format!("it can be read up to record {} only", whole.position()),
+            });
+        }
+        for (_, entries) in &whole.level0 {
+            let records = match entries {
+                // What a block has lost is told when it is read.
+                Level0::Block(id) => rebuild::block_records(vfs, state, BlockId(*id))?.0,
+                entries => rebuild::logged(entries).collect(),
+            };
+            for record in records {
+                if self.health(record.key.shard(self.shards)) == ShardHealth::Incomplete {
+                    self.insert(record);
+                }
+            }
+        }
+        for health in &mut self.health {
+            if *health == ShardHealth::Incomplete {
+                *health = ShardHealth::Rebuilt;
+            }
+        }
+        Ok(())
+    }
+
+    /// How completely a shard is known.
+    pub fn health(&self, shard: u32) -> ShardHealth {
+        self.health[shard as usize]
     }
 
     fn add_level0(&mut self, vfs: &dyn Vfs, state: &State, entries: &Level0) -> Result<()> {
@@ -66,29 +134,17 @@ impl Index {
             self.insert_logged(entries);
             return Ok(());
         };
-        let id = BlockId(*id);
-        match open_block(vfs, state, id).and_then(|(file, path)| block::read_sealed(&*file, &path))
-        {
-            Ok(sealed) => records_of(id, &sealed).for_each(|record| self.insert(record)),
-            Err(error @ Error::NewerFormat { .. }) => return Err(error),
-            Err(error) => self.problem(block_path(state, id), &error),
+        let (records, error) = rebuild::block_records(vfs, state, BlockId(*id))?;
+        records.into_iter().for_each(|record| self.insert(record));
+        if let Some(error) = error {
+            self.problem(block_path(state, BlockId(*id)), &error);
         }
         Ok(())
     }
 
     /// Adds the entries that a log record holds itself; a block's are in the block.
     pub fn insert_logged(&mut self, entries: &Level0) {
-        match entries {
-            Level0::Adds(raw) => raw
-                .chunks_exact(ir::LEN)
-                .for_each(|raw| self.insert(IndexRecord::decode(raw))),
-            Level0::Tombstones(keys) => keys.chunks_exact(32).for_each(|key| {
-                self.insert(IndexRecord::tombstone(Key(key
-                    .try_into()
-                    .expect("32 bytes"))))
-            }),
-            Level0::Block(_) => {}
-        }
+        rebuild::logged(entries).for_each(|record| self.insert(record));
     }
 
     /// Loads the segments of one shard again.
@@ -96,10 +152,12 @@ impl Index {
         let wanted = state.segments_of(shard);
         if wanted.is_empty() {
             self.segments[shard as usize].clear();
+            self.health[shard as usize] = ShardHealth::Whole;
             return Ok(());
         }
         let mut filters = read_filters(vfs, shard).unwrap_or_default();
         let mut loaded = Vec::with_capacity(wanted.len());
+        self.health[shard as usize] = ShardHealth::Whole;
         for of in wanted.into_iter().rev() {
             match Segment::open(vfs, state.store_id(), &of) {
                 Ok(segment) => {
@@ -115,6 +173,7 @@ impl Index {
                 }
                 Err(error @ Error::NewerFormat { .. }) => return Err(error),
                 Err(error) => {
+                    self.health[shard as usize] = ShardHealth::Incomplete;
                     self.problem(crate::segment::segment_path(of.shard, of.number), &error)
                 }
             }
@@ -134,7 +193,8 @@ impl Index {
 
     /// Adds an entry of level 0; it hides older ones.
     pub fn insert(&mut self, record: IndexRecord) {
-        self.level0.insert(record.key, record);
+        let slot = self.level0.entry(record.key).or_insert(record);
+        *slot = rebuild::newer(*slot, record);
     }
 
     /// Entries in level 0.
@@ -160,14 +220,9 @@ impl Index {
             return Ok(Some(*record));
         }
         for loaded in &self.segments[key.shard(self.shards) as usize] {
-            if loaded
-                .filter
-                .as_ref()
-                .is_some_and(|filter| !filter.may_contain(key))
+            if loaded.may_contain(key)
+                && let Some(record) = loaded.segment.lookup(key)?
             {
-                continue;
-            }
-            if let Some(record) = loaded.segment.lookup(key)? {
                 return Ok(Some(record));
             }
         }
@@ -177,6 +232,22 @@ impl Index {
     /// The visible entry of `key`.
     pub fn lookup(&self, key: &Key) -> Result<Option<IndexRecord>> {
         Ok(self.newest(key)?.filter(|record| !record.is_tombstone()))
+    }
+
+    /// Where the artifact of `key` is, hidden or not: for those that it is a part of.
+    pub fn stored(&self, key: &Key) -> Result<Option<IndexRecord>> {
+        let placed = |record: &IndexRecord| record.has_place().then(|| record.revealed());
+        if let Some(found) = self.level0.get(key).and_then(placed) {
+            return Ok(Some(found));
+        }
+        for loaded in &self.segments[key.shard(self.shards) as usize] {
+            if loaded.may_contain(key)
+                && let Some(found) = loaded.segment.lookup(key)?.as_ref().and_then(placed)
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Calls `each` for every visible entry, in key order.
@@ -226,14 +297,15 @@ impl Index {
                 }
             }
             let (at, key) = least?;
-            let record = sources[at].next();
+            let mut newest = sources[at].next()?.ok()?;
             for source in &mut sources[at + 1..] {
-                while source
-                    .next_if(|other| other.as_ref().is_ok_and(|other| other.key == key))
-                    .is_some()
-                {}
+                while let Some(Ok(older)) =
+                    source.next_if(|other| other.as_ref().is_ok_and(|other| other.key == key))
+                {
+                    newest = rebuild::newer(older, newest);
+                }
             }
-            record
+            Some(Ok(newest))
         })
     }
 
@@ -263,19 +335,22 @@ impl Index {
 
 /// The index records of a block's artifacts.
 pub fn records_of(id: BlockId, sealed: &block::Sealed) -> impl Iterator<Item = IndexRecord> + '_ {
-    sealed
-        .entries
-        .iter()
-        .filter(|entry| entry.info.is_artifact())
-        .map(move |entry| IndexRecord {
-            key: entry.info.key,
-            block: id,
-            offset: entry.offset,
-            stored_len: entry.info.stored_len,
-            raw_len: entry.info.raw_len,
-            flags: entry.info.flags & (format::FLAG_ROOT | format::FLAG_NODE),
-            encoding: entry.info.encoding,
-        })
+    let entries = sealed.entries.iter();
+    entries.filter_map(move |entry| record_of(id, entry))
+}
+
+/// The index record of one frame, if it is an artifact.
+pub fn record_of(id: BlockId, entry: &block::Entry) -> Option<IndexRecord> {
+    let info = &entry.info;
+    info.is_artifact().then_some(IndexRecord {
+        key: info.key,
+        block: id,
+        offset: entry.offset,
+        stored_len: info.stored_len,
+        raw_len: info.raw_len,
+        flags: info.flags & (format::FLAG_ROOT | format::FLAG_NODE),
+        encoding: info.encoding,
+    })
 }
 
 /// Where the block's file ought to be.

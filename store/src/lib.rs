@@ -25,6 +25,7 @@ pub mod vfs;
 mod error;
 mod init;
 mod maintain;
+mod rebuild;
 mod recover;
 mod salvage;
 mod store;

@@ -13,7 +13,8 @@
 //! record, followed by none but records of the same append (a disk may keep a later
 //! sector and lose an earlier one). Bad bytes followed by a valid record that begins
 //! an append are damage: [`LogEnd::Damaged`]; readers go on to that point and
-//! writers stop. So it is where `log/current` remembers more records than there are.
+//! writers stop. So they do where `log/current` remembers other records than there
+//! are: [`LogEnd::Lost`].
 
 use crate::error::{Error, Result};
 use crate::format::{self, log_header as lh, record_head as rh, record_tail as rt};
@@ -46,7 +47,7 @@ impl LogName {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let body = name.strip_prefix("log-")?.strip_suffix(".asl")?;
         let (first, generation) = body.split_once('-').unwrap_or((body, "0"));
         let name = Self {
@@ -101,7 +102,7 @@ impl LogHeader {
         buf
     }
 
-    fn decode(buf: &[u8; lh::LEN], path: &str) -> Result<Self> {
+    pub(crate) fn decode(buf: &[u8; lh::LEN], path: &str) -> Result<Self> {
         if lh::MAGIC.of(buf) != format::LOG_MAGIC
             || lh::CRC.u32(buf) != crc32c::crc32c(&buf[..lh::CRC.offset])
         {
@@ -113,6 +114,10 @@ impl LogHeader {
                 path: path.to_owned(),
                 version,
             });
+        }
+        let flags = lh::FLAGS.u32(buf);
+        if flags != 0 {
+            return Err(Error::unknown_flags(path, flags));
         }
         let previous = LogName {
             first: lh::PREV_FIRST_POSITION.get(buf),
@@ -175,21 +180,36 @@ pub enum LogEnd {
         /// How many.
         ignored_bytes: u64,
     },
-    /// In damage: valid records follow that cannot be reached, or remembered ones are gone.
+    /// In damage: valid records follow that cannot be reached.
     Damaged {
         /// What and where.
         what: String,
     },
+    /// Whole as far as it can be seen, but `log/current` remembers records that are
+    /// not in it: they are lost, or others stand in their place.
+    Lost {
+        /// Records that the log once had.
+        remembered: LogPosition,
+    },
+}
+
+/// A log file: what its header says and the salt of its records.
+#[derive(Debug, Clone, Copy)]
+struct LogFile {
+    header: LogHeader,
+    /// The header's checksum as it stands on disk: reserved bytes count in it.
+    salt: u32,
 }
 
 /// The log files of a store in their order.
 pub struct LogFiles {
     /// Oldest first.
-    files: Vec<LogHeader>,
+    files: Vec<LogFile>,
     /// Files that hold nothing: creations that a crash tore.
     pub abandoned: Vec<String>,
-    /// A file between or after these whose header is damaged.
-    damage: Option<String>,
+    /// A file between or after these that is missing or whose header is damaged:
+    /// its path, and what is wrong.
+    damage: Option<(String, String)>,
 }
 
 impl LogFiles {
@@ -223,38 +243,49 @@ impl LogFiles {
                 .read_at(0, &mut buf)
                 .map_err(Error::io("read", &path))?;
             match LogHeader::decode(&buf, &path) {
-                Ok(header) if header.name == name => headers.push(header),
-                Err(error @ Error::NewerFormat { .. }) => return Err(error),
+                Ok(header) if header.name == name => headers.push(LogFile {
+                    header,
+                    salt: lh::CRC.u32(&buf),
+                }),
+                Err(error @ (Error::NewerFormat { .. } | Error::UnknownFlags { .. })) => {
+                    return Err(error);
+                }
                 _ if entry.metadata.len <= lh::LEN as u64 && got <= lh::LEN => abandoned.push(path),
-                _ => damage = Some(format!("{path}: its header is not valid")),
+                _ => damage = Some((path, "its header is not valid".to_owned())),
             }
         }
-        headers.sort_by_key(|header| header.name);
+        headers.sort_by_key(|file: &LogFile| file.header.name);
         let Some(mut last) = headers.pop() else {
             return match damage {
-                Some(what) => Err(Error::LogDamaged { what }),
+                Some((path, what)) => Err(Error::LogDamaged {
+                    what: format!("{path}: {what}"),
+                }),
                 None => Err(Error::NotAStore),
             };
         };
         // Follow the predecessors back; what is passed over was begun and never written to.
         let mut files = vec![last];
-        while let Some((previous, _)) = last.previous {
-            let known = headers.iter().rposition(|header| header.name == previous);
+        while let Some((previous, _)) = last.header.previous {
+            let known = headers
+                .iter()
+                .rposition(|file| file.header.name == previous);
             let Some(at) = known else {
-                damage = Some(format!(
-                    "{}: the file before {} is missing or damaged",
-                    previous.path(),
-                    last.name.path()
-                ));
+                let what = format!("the file before {} is missing", last.header.name.path());
+                damage.get_or_insert((previous.path(), what));
                 break;
             };
             last = headers[at];
-            abandoned.extend(headers.drain(at..).skip(1).map(|header| header.name.path()));
+            abandoned.extend(
+                headers
+                    .drain(at..)
+                    .skip(1)
+                    .map(|file| file.header.name.path()),
+            );
             files.push(last);
         }
         files.reverse();
-        if files[0].previous.is_none() {
-            abandoned.extend(headers.into_iter().map(|header| header.name.path()));
+        if files[0].header.previous.is_none() {
+            abandoned.extend(headers.into_iter().map(|file| file.header.name.path()));
         }
         Ok(Self {
             files,
@@ -265,12 +296,12 @@ impl LogFiles {
 
     /// The store that the log belongs to.
     pub fn store_id(&self) -> StoreId {
-        self.files[0].store_id
+        self.files[0].header.store_id
     }
 
     /// Where the log begins.
     pub fn start(&self) -> LogPlace {
-        let first = &self.files[0];
+        let first = &self.files[0].header;
         LogPlace {
             name: first.name,
             offset: lh::LEN as u64,
@@ -281,7 +312,7 @@ impl LogFiles {
 
     /// Whether the log can be read from position 0.
     pub fn begins_at_zero(&self) -> bool {
-        let first = &self.files[0];
+        let first = &self.files[0].header;
         first.previous.is_none() && first.name.first == 0 && first.chain == genesis(&first.store_id)
     }
 
@@ -297,7 +328,7 @@ impl LogFiles {
         let Some(start) = self
             .files
             .iter()
-            .position(|header| header.name == from.name)
+            .position(|file| file.header.name == from.name)
         else {
             return Err(Error::LogDamaged {
                 what: format!("{} is missing", from.name.path()),
@@ -305,16 +336,16 @@ impl LogFiles {
         };
         let mut place = from;
         let mut end = LogEnd::Clean;
-        for (at, header) in self.files.iter().enumerate().skip(start) {
+        for (at, LogFile { header, salt }) in self.files.iter().enumerate().skip(start) {
             if at > start {
                 place.name = header.name;
                 place.offset = lh::LEN as u64;
             }
-            let next = self.files.get(at + 1);
+            let next = self.files.get(at + 1).map(|file| &file.header);
             let limit = next
                 .and_then(|next| next.previous)
                 .map(|(_, valid_len)| valid_len);
-            end = read_file(vfs, header, limit, &mut place, until, each)?;
+            end = read_file(vfs, (header, *salt), limit, &mut place, until, each)?;
             if place.position >= until {
                 return Ok((place, LogEnd::Clean));
             }
@@ -332,8 +363,9 @@ impl LogFiles {
                 }
             }
         }
-        if let Some(what) = &self.damage {
-            end = LogEnd::Damaged { what: what.clone() };
+        if let Some((path, what)) = &self.damage {
+            let what = format!("{path}: {what}");
+            end = LogEnd::Damaged { what };
         }
         Ok((place, end))
     }
@@ -365,7 +397,7 @@ pub fn genesis(store_id: &StoreId) -> Digest {
 
 fn read_file(
     vfs: &dyn Vfs,
-    header: &LogHeader,
+    (header, salt): (&LogHeader, u32),
     limit: Option<u64>,
     place: &mut LogPlace,
     until: LogPosition,
@@ -377,7 +409,6 @@ fn read_file(
         .map_err(Error::io("open", &path))?;
     let len = file.len().map_err(Error::io("read", &path))?;
     let len = limit.map_or(len, |limit| limit.min(len));
-    let salt = lh::CRC.u32(&header.encode());
     let mut reader = Reader {
         file: &*file,
         path: &path,
@@ -400,10 +431,14 @@ fn read_file(
             return Ok(LogEnd::Damaged { what });
         }
         let head = &found.bytes[..rh::LEN];
+        let flags = rh::FLAGS.u16(head);
+        if flags & !(format::RECORD_CRITICAL | format::RECORD_CONTINUES) != 0 {
+            return Err(Error::unknown_flags(&path, flags.into()));
+        }
         let record = Record {
             position: place.position,
             record_type: rh::TYPE.u16(head),
-            critical: rh::FLAGS.u16(head) & format::RECORD_CRITICAL != 0,
+            critical: flags & format::RECORD_CRITICAL != 0,
             time_unix_ns: rh::TIME.get(head) as i64,
             payload: found.bytes[rh::LEN..rh::LEN + rh::PAYLOAD_LEN.u32(head) as usize].to_vec(),
             chain,
@@ -550,21 +585,28 @@ impl LogWriter {
         end: &LogEnd,
         file_len: u64,
     ) -> Result<Self> {
-        if let LogEnd::Damaged { what } = end {
-            return Err(Error::LogDamaged { what: what.clone() });
+        match end {
+            LogEnd::Damaged { what } => return Err(Error::LogDamaged { what: what.clone() }),
+            LogEnd::Lost { remembered } => {
+                return Err(Error::LogTailLost {
+                    found: place.position,
+                    remembered: *remembered,
+                });
+            }
+            LogEnd::Clean | LogEnd::Torn { .. } => {}
         }
-        let header = files.files.last().expect("a listed log has a file");
+        let last = files.files.last().expect("a listed log has a file");
         let mut writer = Self {
             store_id: files.store_id(),
             file: None,
-            salt: lh::CRC.u32(&header.encode()),
+            salt: last.salt,
             place,
             file_len,
         };
-        match header.previous {
+        match last.header.previous {
             // Whoever began this file did not come to write a record: its name may
             // not be durable, so nothing may rest on it.
-            Some((name, offset)) if place.position.0 == header.name.first => {
+            Some((name, offset)) if place.position.0 == last.header.name.first => {
                 writer.place = LogPlace {
                     name,
                     offset,

@@ -17,7 +17,7 @@ use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::id::SnapshotId;
-use crate::index::replace_file;
+use crate::index::{ShardHealth, replace_file};
 use crate::segment::{SegmentRef, segment_path, shard_dir, write_segment};
 use crate::snapshot;
 use crate::state;
@@ -51,7 +51,12 @@ impl StoreWriter {
                 let dir = shard_dir(shard);
                 vfs.create_dir(&dir).map_err(Error::io("create", &dir))?;
                 let old = state.segments_of(shard);
-                let whole = old.len() + 1 >= MERGE_AT;
+                let whole = match index.health(shard) {
+                    ShardHealth::Whole => old.len() + 1 >= MERGE_AT,
+                    ShardHealth::Rebuilt => true,
+                    // Retiring what cannot be read would lose it.
+                    ShardHealth::Incomplete => false,
+                };
                 let count_max = newest.len() as u64
                     + if whole {
                         old.iter().map(|s| s.entries).sum()
@@ -61,10 +66,12 @@ impl StoreWriter {
                 let place = (params.shards, shard, number);
                 let counts = (count_max, covers.0);
                 let made = if whole {
-                    // A tombstone over everything there is hides nothing more.
-                    let mut records = index
-                        .merged(shard, newest.to_vec())
-                        .filter(|r| !r.as_ref().is_ok_and(|r| r.is_tombstone()));
+                    // A tombstone over everything there is hides nothing more, unless it
+                    // alone remembers where a part of something else is.
+                    let mut records = index.merged(shard, newest.to_vec()).filter(|record| {
+                        let record = record.as_ref();
+                        !record.is_ok_and(|record| record.is_tombstone() && !record.has_place())
+                    });
                     removed.extend(old.iter().map(|segment| (segment.shard, segment.number)));
                     write_segment(&*vfs, state.store_id(), place, counts, &mut records)?
                 } else {

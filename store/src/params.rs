@@ -89,6 +89,10 @@ impl Params {
                 version,
             });
         }
+        let flags = cp::FLAGS.u32(buf);
+        if flags != 0 {
+            return Err(Error::unknown_flags("log", flags));
+        }
         if cp::KEY_ALGORITHM.u8(buf) != format::KEY_ALGORITHM_BLAKE3 {
             return Err(damaged("an unknown key algorithm"));
         }

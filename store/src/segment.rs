@@ -21,7 +21,7 @@ use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
 pub struct IndexRecord {
     /// The artifact.
     pub key: Key,
-    /// The block that holds its frame; 0 for a tombstone.
+    /// The block that holds its frame; 0 in a tombstone that does not know it.
     pub block: BlockId,
     /// Bytes from the start of the block file to the frame's header.
     pub offset: u32,
@@ -52,6 +52,21 @@ impl IndexRecord {
     /// Whether it hides its key.
     pub fn is_tombstone(&self) -> bool {
         self.flags & format::FLAG_TOMBSTONE != 0
+    }
+    /// Whether it says where the artifact is: always, but for some tombstones.
+    pub fn has_place(&self) -> bool {
+        self.block.0 != 0
+    }
+    /// The tombstone that remembers this place: what is hidden may still be part
+    /// of something that is not.
+    pub fn hidden(self) -> Self {
+        let flags = self.flags | format::FLAG_TOMBSTONE;
+        Self { flags, ..self }
+    }
+    /// The entry that a tombstone remembers.
+    pub fn revealed(self) -> Self {
+        let flags = self.flags & !format::FLAG_TOMBSTONE;
+        Self { flags, ..self }
     }
     /// Whether somebody put or captured it.
     pub fn is_root(&self) -> bool {
@@ -303,6 +318,9 @@ impl Segment {
             return Err(damaged("a fan-out table that does not count its records"));
         }
         let pages_offset = sh::PAGES_OFFSET.get(&head);
+        if pages_offset > format::FILE_LEN_MAX {
+            return Err(damaged("pages beyond the end of any file"));
+        }
         Ok(Self {
             file,
             path,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
-use crate::index::{Index, Problem, open_block};
+use crate::index::{Index, Problem, open_block, record_of};
 use crate::log::LogEnd;
 use crate::segment::IndexRecord;
 use crate::state::{SnapshotInfo, State};
@@ -141,6 +141,12 @@ impl StoreHandle {
         self.view().index.lookup(key)
     }
 
+    /// The newest entry of a key that says where it is, hidden or not: for who follows
+    /// a visible artifact to its parts.
+    pub fn lookup_part(&self, key: &Key) -> Result<Option<IndexRecord>> {
+        self.view().index.stored(key)
+    }
+
     /// Where an artifact lies: `(block, offset, length)`.
     pub fn locate(&self, key: &Key) -> Result<Location> {
         self.lookup(key)?
@@ -174,36 +180,37 @@ impl StoreHandle {
                 "not the artifact of this location",
             ));
         }
-        let stored = block::read_stored_unchecked(
-            &*open.file,
-            &open.path,
-            location.offset,
-            info.stored_len,
-        )?;
-        self.resolve(&open, location.offset, &info, stored)
+        let entry = block::Entry {
+            offset: location.offset,
+            info,
+        };
+        record_of(location.block, &entry).map_or(Err(Error::NotFound(info.key)), |record| {
+            self.get_record(&record)
+        })
     }
 
     /// An artifact's bytes, checked against the key. For what fits in memory;
     /// see [`StoreHandle::copy_to`].
     pub fn get(&self, key: &Key) -> Result<Vec<u8>> {
         let record = self.lookup(key)?.ok_or(Error::NotFound(*key))?;
-        let (open, info, stored) = self.read_frame(&record)?;
-        self.resolve(&open, record.offset, &info, stored)
+        self.get_record(&record)
     }
 
-    fn resolve(
-        &self,
-        open: &OpenFile,
-        offset: u32,
-        info: &FrameInfo,
-        stored: Vec<u8>,
-    ) -> Result<Vec<u8>> {
-        if info.encoding == format::ENCODING_CHUNKED {
+    /// The bytes of a part of something visible, even if it is itself hidden.
+    pub fn get_part(&self, key: &Key) -> Result<Vec<u8>> {
+        let record = self.lookup_part(key)?.ok_or(Error::NotFound(*key))?;
+        self.get_record(&record)
+    }
+
+    fn get_record(&self, record: &IndexRecord) -> Result<Vec<u8>> {
+        if record.encoding == format::ENCODING_CHUNKED {
             let mut out = Vec::new();
-            self.copy_to(&info.key, &mut out)?;
+            self.copy_record(record, &mut out, 0)?;
             return Ok(out);
         }
-        frame::decode(info, stored).map_err(|what| Error::damaged(&open.path, offset.into(), what))
+        let (open, info, stored) = self.read_frame(record)?;
+        frame::decode(&info, stored)
+            .map_err(|what| Error::damaged(&open.path, record.offset.into(), what))
     }
 
     /// Writes an artifact to `out` piece by piece, each checked before it is
@@ -213,7 +220,12 @@ impl StoreHandle {
         self.copy_record(&record, out, 0)
     }
 
-    fn copy_record(&self, record: &IndexRecord, out: &mut dyn Write, depth: usize) -> Result<u64> {
+    pub(crate) fn copy_record(
+        &self,
+        record: &IndexRecord,
+        out: &mut dyn Write,
+        depth: usize,
+    ) -> Result<u64> {
         let (open, info, stored) = self.read_frame(record)?;
         let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
         let sink = |source| Error::Io {
@@ -238,7 +250,7 @@ impl StoreHandle {
         };
         let mut total = 0;
         for (key, len) in frame::parse_chunk_list(&stored).map_err(damaged)? {
-            let child = self.lookup(&key)?.ok_or(Error::NotFound(key))?;
+            let child = self.lookup_part(&key)?.ok_or(Error::NotFound(key))?;
             let copied = self.copy_record(&child, &mut hashing, depth + 1)?;
             if copied != len {
                 return Err(damaged("a chunk of another length than its list says"));
@@ -277,11 +289,14 @@ impl StoreHandle {
         let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
         let mut children = Vec::new();
         if chunked {
+            if *blake3::hash(&stored).as_bytes() != info.check {
+                return Err(damaged("a frame's bytes do not match their hash"));
+            }
             let list = frame::parse_chunk_list(&stored).map_err(damaged)?;
             children.extend(list.into_iter().map(|(key, _)| key));
         }
         if record.flags & format::FLAG_NODE != 0 {
-            let raw = self.resolve(&open, record.offset, &info, stored)?;
+            let raw = self.get_record(record)?;
             children.extend(frame::parse_node(&raw).map_err(damaged)?.1);
         }
         Ok(children)

@@ -2,7 +2,7 @@
 
 mod common;
 
-use asl_store::{Error, Key, LogPosition, Put};
+use asl_store::{Encoder, Error, Key, LogPosition, Put};
 use common::*;
 
 /// Covers C1, C3, B1, S2.
@@ -221,4 +221,86 @@ fn open_blocks_of_a_dead_writer_are_salvaged() {
         w.handle().get(&Key::of(&noise(1, 900))).unwrap(),
         noise(1, 900)
     );
+}
+
+/// Covers I6: the index is made again from log and blocks, tombstones included.
+#[test]
+fn the_index_may_be_dropped() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    for n in 0..500 {
+        w.put(frame(&noise(n, 60))).unwrap();
+    }
+    w.flush().unwrap();
+    w.tombstone(&[Key::of(&noise(4, 60))]).unwrap();
+    w.flush().unwrap();
+    w.finish().unwrap();
+    let before = reader(&vfs).unwrap();
+    for keep in 0..4 {
+        let bare = vfs.fork();
+        for (path, _) in vfs.files() {
+            if path.starts_with("index/") && !path.contains(&format!("shard-{keep:03x}")) {
+                bare.remove_file(&path).unwrap();
+            }
+        }
+        let after = reader(&bare).unwrap();
+        assert!(!after.problems().is_empty());
+        for n in 0..500 {
+            let key = Key::of(&noise(n, 60));
+            assert_eq!(before.lookup(&key).unwrap(), after.lookup(&key).unwrap());
+        }
+        // A writer makes it whole again.
+        let mut w = writer(&bare, 3).unwrap();
+        w.flush().unwrap();
+        w.finish().unwrap();
+        let mended = reader(&bare).unwrap();
+        assert_eq!(mended.problems(), []);
+        for n in 0..500 {
+            let key = Key::of(&noise(n, 60));
+            assert_eq!(mended.lookup(&key).unwrap().is_some(), n != 4);
+        }
+    }
+}
+
+/// What is hidden as a root is still there for what it is a part of, however
+/// often the index is merged.
+#[test]
+fn a_hidden_part_still_belongs_to_the_whole() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    let parts = [noise(1, 700), noise(2, 800)];
+    let whole = parts.concat();
+    for part in &parts {
+        w.put(frame(part)).unwrap();
+    }
+    let list: Vec<_> = parts
+        .iter()
+        .map(|part| (Key::of(part), part.len() as u64))
+        .collect();
+    let chunked = Encoder::chunked(Key::of(&whole), &list, asl_store::format::FLAG_ROOT);
+    w.put(chunked).unwrap();
+    w.commit().unwrap();
+    let check = |handle: &asl_store::StoreHandle| {
+        let part = Key::of(&parts[0]);
+        assert_eq!(handle.lookup(&part).unwrap(), None);
+        assert_eq!(handle.get_part(&part).unwrap(), parts[0]);
+        assert_eq!(handle.get(&Key::of(&whole)).unwrap(), whole);
+    };
+    w.tombstone(&[Key::of(&parts[0])]).unwrap();
+    check(w.handle());
+    for n in 0..10 {
+        w.flush().unwrap();
+        check(&reader(&vfs).unwrap());
+        for m in 0..8 {
+            w.put(frame(&noise(100 + 8 * n + m, 60))).unwrap();
+        }
+        w.commit().unwrap();
+    }
+    let segments = w.handle().with_state(|state| state.segments().len());
+    assert!(segments < 30, "the test wants merges");
+    // Hidden in one segment, stored in an older one, and never in level 0 together.
+    w.flush().unwrap();
+    w.tombstone(&[Key::of(&parts[0])]).unwrap();
+    w.flush().unwrap();
+    check(&reader(&vfs).unwrap());
 }
