@@ -47,27 +47,31 @@ impl Hint {
 
     /// Reads the hint; `None` where there is no valid one.
     pub fn read(vfs: &dyn Vfs) -> Option<Self> {
-        let buf = read_file(vfs, HINT_PATH).ok()?;
+        Self::decode(&read_file(vfs, HINT_PATH).ok()?)
+    }
+
+    /// The hint that a file's bytes are, if they are one.
+    pub(crate) fn decode(buf: &[u8]) -> Option<Self> {
         if buf.len() != ch::LEN
-            || ch::MAGIC.of(&buf) != format::CURRENT_MAGIC
-            || ch::VERSION.u16(&buf) > format::FORMAT_VERSION
-            || ch::CRC.u32(&buf) != crc32c::crc32c(&buf[..ch::CRC.offset])
+            || ch::MAGIC.of(buf) != format::CURRENT_MAGIC
+            || ch::VERSION.u16(buf) > format::FORMAT_VERSION
+            || ch::CRC.u32(buf) != crc32c::crc32c(&buf[..ch::CRC.offset])
         {
             return None;
         }
         let name = LogName {
-            first: ch::FIRST_POSITION.get(&buf),
-            generation: ch::GENERATION.u32(&buf),
+            first: ch::FIRST_POSITION.get(buf),
+            generation: ch::GENERATION.u32(buf),
         };
         let place = LogPlace {
             name,
-            offset: ch::VALID_LEN.get(&buf),
-            position: LogPosition(ch::POSITION.get(&buf)),
-            chain: Digest(ch::CHAIN.array(&buf)),
+            offset: ch::VALID_LEN.get(buf),
+            position: LogPosition(ch::POSITION.get(buf)),
+            chain: Digest(ch::CHAIN.array(buf)),
         };
         Some(Self {
             place,
-            snapshot: ch::SNAPSHOT.get(&buf),
+            snapshot: ch::SNAPSHOT.get(buf),
         })
     }
 }

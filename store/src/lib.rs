@@ -20,6 +20,7 @@ pub mod params;
 pub mod segment;
 pub mod snapshot;
 pub mod state;
+pub mod verify;
 pub mod vfs;
 
 mod error;
@@ -39,4 +40,5 @@ pub use init::{BALLAST_PATH, LOCK_PATH, check_vacant, create};
 pub use params::Params;
 pub use recover::Recovery;
 pub use store::{Scratch, StoreHandle};
+pub use verify::{Damage, VerifyCounts, VerifyObserver, VerifyOptions, VerifyReport, verify};
 pub use writer::{Context, Put, StoreWriter, WriteOptions};

@@ -299,6 +299,16 @@ impl LogFiles {
         self.files[0].header.store_id
     }
 
+    /// What the headers of the files say, oldest first.
+    pub(crate) fn headers(&self) -> impl DoubleEndedIterator<Item = &LogHeader> {
+        self.files.iter().map(|file| &file.header)
+    }
+
+    /// A file that is missing or unusable between or after these, and why.
+    pub(crate) fn damage(&self) -> Option<&(String, String)> {
+        self.damage.as_ref()
+    }
+
     /// Where the log begins.
     pub fn start(&self) -> LogPlace {
         let first = &self.files[0].header;
@@ -388,6 +398,31 @@ pub fn settle(vfs: &dyn Vfs) -> Result<()> {
             .map_err(Error::io("sync", &path))?;
     }
     Ok(())
+}
+
+/// Whether a file that the log passes over holds a valid record all the same.
+pub(crate) fn holds_record(vfs: &dyn Vfs, path: &str) -> Result<bool> {
+    let file = vfs
+        .open(path, Access::Read)
+        .map_err(Error::io("open", path))?;
+    let mut header = [0; lh::LEN];
+    let got = file
+        .read_at(0, &mut header)
+        .map_err(Error::io("read", path))?;
+    if got < lh::LEN {
+        return Ok(false);
+    }
+    let mut reader = Reader {
+        file: &*file,
+        path,
+        len: file.len().map_err(Error::io("read", path))?,
+        salt: lh::CRC.u32(&header),
+        window: Vec::new(),
+        start: 0,
+    };
+    let first = lh::LEN as u64;
+    Ok(reader.record_at(first)?.is_some()
+        || matches!(reader.after_bad(first)?, LogEnd::Damaged { .. }))
 }
 
 /// Chain value before position 0.

@@ -13,6 +13,7 @@ use crate::format::{self, block_header as bh, index_record as ir};
 use crate::frame::FrameSalt;
 use crate::id::{BlockId, Key};
 use crate::index::{open_block, record_of, records_of};
+use crate::salvage::salt_of_frames;
 use crate::segment::IndexRecord;
 use crate::state::{Level0, State};
 use crate::vfs::{Vfs, VfsFile, read_exact_at};
@@ -78,8 +79,23 @@ fn scan_block(vfs: &dyn Vfs, state: &State, id: BlockId) -> Result<Vec<IndexReco
     Ok(frames.iter().filter_map(|e| record_of(id, e)).collect())
 }
 
+/// The whole frames of a block file, even if its header is damaged: then the first
+/// frame tells the salt. Only good for naming what is lost, as no reader opens it.
+pub(crate) fn scan_hard(file: &dyn VfsFile, path: &str) -> Result<Vec<block::Entry>> {
+    let frames = scan(file, path);
+    if frames.is_ok() {
+        return frames;
+    }
+    let len = file.len().map_err(Error::io("read", path))?;
+    let len = len.min(format::FILE_LEN_MAX);
+    match salt_of_frames(file, path, len)? {
+        Some(salt) => Ok(block::whole_frames(file, path, len, &salt)?.0),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// The whole frames of a file with a valid block header.
-pub(crate) fn scan(file: &dyn VfsFile, path: &str) -> Result<Vec<block::Entry>> {
+fn scan(file: &dyn VfsFile, path: &str) -> Result<Vec<block::Entry>> {
     let mut header = [0; bh::LEN];
     read_exact_at(file, 0, &mut header).map_err(Error::io("read", path))?;
     block::BlockHeader::decode(&header, path)?;
@@ -87,4 +103,87 @@ pub(crate) fn scan(file: &dyn VfsFile, path: &str) -> Result<Vec<block::Entry>> 
     let salt = FrameSalt::of_block(&header);
     let (frames, _) = block::whole_frames(file, path, len.min(format::FILE_LEN_MAX), &salt)?;
     Ok(frames)
+}
+
+/// Keys by their leading 32 bits: one of several equal parts of all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyRange {
+    first: u32,
+    last: u32,
+}
+
+impl KeyRange {
+    /// All keys in `parts` parts, a power of two up to 2^16, in ascending order.
+    pub(crate) fn split(parts: u32) -> impl Iterator<Item = Self> {
+        let width = (1u64 << 32) / u64::from(parts);
+        (0..u64::from(parts)).map(move |part| Self {
+            first: (part * width) as u32,
+            last: ((part + 1) * width - 1) as u32,
+        })
+    }
+
+    /// In how many parts keys must be taken for `entries` entries to fit in `bytes`.
+    pub(crate) fn parts(entries: u64, bytes: u64) -> u32 {
+        // Sorting takes half as much again.
+        let each = size_of::<Ordered>() as u64 * 3 / 2;
+        let needed = entries.saturating_mul(each).div_ceil(bytes.max(each));
+        needed.clamp(1, 1 << 16).next_power_of_two() as u32
+    }
+
+    pub(crate) fn contains(self, key: &Key) -> bool {
+        let head = u32::from_be_bytes([key.0[0], key.0[1], key.0[2], key.0[3]]);
+        (self.first..=self.last).contains(&head)
+    }
+
+    /// The shards that have keys of this range, of `shards`.
+    pub(crate) fn shards(self, shards: u32) -> std::ops::RangeInclusive<u32> {
+        let shard = |head: u32| head.checked_shr(32 - shards.trailing_zeros()).unwrap_or(0);
+        shard(self.first)..=shard(self.last)
+    }
+}
+
+/// An entry, and which of the history's items it comes from.
+pub(crate) type Ordered = (IndexRecord, u32);
+
+/// How many entries a history has.
+pub(crate) fn count(state: &State, history: &[(u64, Level0)]) -> u64 {
+    let of = |entries: &Level0| match entries {
+        Level0::Block(id) => state
+            .block(BlockId(*id))
+            .map_or(0, |info| info.artifact_count.into()),
+        entries => logged(entries).count() as u64,
+    };
+    history.iter().map(|(_, entries)| of(entries)).sum()
+}
+
+/// All entries of the keys in `range`, by key and then in log order. `unreadable` is
+/// told of blocks whose table of contents cannot be read.
+pub(crate) fn gather(
+    vfs: &dyn Vfs,
+    state: &State,
+    history: &[(u64, Level0)],
+    range: KeyRange,
+    unreadable: &mut dyn FnMut(BlockId, Error),
+) -> Result<Vec<Ordered>> {
+    let mut found: Vec<Ordered> = Vec::new();
+    for (item, (_, entries)) in history.iter().enumerate() {
+        let mut add = |record: IndexRecord| {
+            if range.contains(&record.key) {
+                found.push((record, item as u32));
+            }
+        };
+        match entries {
+            Level0::Block(id) => {
+                let (records, error) = block_records(vfs, state, BlockId(*id))?;
+                records.into_iter().for_each(&mut add);
+                if let Some(error) = error {
+                    unreadable(BlockId(*id), error);
+                }
+            }
+            entries => logged(entries).for_each(add),
+        }
+    }
+    // Stable: a key that a block has twice stays in the order of its table.
+    found.sort_by_key(|(record, _)| record.key);
+    Ok(found)
 }

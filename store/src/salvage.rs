@@ -182,7 +182,11 @@ fn remove_empty(vfs: &dyn Vfs, path: &str) -> Result<Salvage> {
 }
 
 /// The salt of the first frame header in the file that is valid by itself.
-fn salt_of_frames(file: &dyn VfsFile, path: &str, len: u64) -> Result<Option<FrameSalt>> {
+pub(crate) fn salt_of_frames(
+    file: &dyn VfsFile,
+    path: &str,
+    len: u64,
+) -> Result<Option<FrameSalt>> {
     use format::frame_header as fh;
     let mut at = bh::LEN as u64;
     let mut header = [0; fh::LEN];

@@ -128,7 +128,7 @@ pub fn segment_path(shard: u32, number: u32) -> String {
 }
 
 /// Which bucket of a fan-out table with `bits` bits a key falls into.
-fn bucket(key: &Key, shards: u32, bits: u32) -> usize {
+pub(crate) fn bucket(key: &Key, shards: u32, bits: u32) -> usize {
     let head = u64::from_be_bytes(key.0[..8].try_into().expect("eight bytes"));
     let head = head << shards.trailing_zeros();
     head.checked_shr(64 - bits).unwrap_or(0) as usize
@@ -330,6 +330,11 @@ impl Segment {
             pages_offset,
             entries,
         })
+    }
+
+    /// The fan-out table.
+    pub(crate) fn counts(&self) -> &[u32] {
+        &self.counts
     }
 
     /// Digest of the whole file, to be compared with the log's.
