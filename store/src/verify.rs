@@ -234,7 +234,9 @@ impl Run<'_> {
 
     /// As many of the expected bytes cannot be read.
     fn skip(&self, bytes: u64) {
-        self.total.fetch_sub(bytes, Ordering::Relaxed);
+        let less = |total: u64| Some(total.saturating_sub(bytes));
+        let (ok, read) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.total.fetch_update(ok, read, less);
     }
 
     /// Bytes have been read.

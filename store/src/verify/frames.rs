@@ -296,7 +296,7 @@ fn check_chunk_list(info: &FrameInfo, stored: &[u8]) -> Result<(), &'static str>
 fn check_node(info: &FrameInfo, raw: &[u8]) -> Result<(), &'static str> {
     if !info.is_artifact() {
         let keys = info.note_type == format::NOTE_TOMBSTONES;
-        return match keys && info.raw_len % 32 != 0 {
+        return match keys && !info.raw_len.is_multiple_of(32) {
             true => Err("a note of tombstones that is no list of keys"),
             false => Ok(()),
         };
