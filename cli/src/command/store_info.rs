@@ -55,6 +55,7 @@ impl Info {
                     LogEnd::Clean => "clean",
                     LogEnd::Torn { .. } => "torn",
                     LogEnd::Damaged { .. } => "damaged",
+                    LogEnd::Lost { .. } => "lost records",
                 },
                 snapshots: state.snapshots.len(),
                 sessions: state.sessions.len(),
