@@ -22,8 +22,9 @@ use crate::leaves::{Held, LeafTable, OpenLeaf, Piece};
 use crate::manifest::{
     ChildFlags, Content, FAN_OUT, Fragment, Slot, encode_inner, encode_leaf, leaf_flags, leaf_span,
 };
-use crate::map::{Outcome, RangeState, RescueMap, StateKind};
+use crate::map::{RangeState, RescueMap, StateKind};
 use crate::reader::{Clock, Message};
+use crate::session;
 use crate::worker::{Chunking, Part, PartContent, Worked, is_zero};
 
 /// When to sync.
@@ -143,38 +144,20 @@ impl Committer {
 
     fn map_entry(&mut self, entry: &Entry) {
         let chunk_bytes = u64::from(self.chunking.chunk_bytes);
+        session::fold_entry(
+            &mut self.map,
+            entry,
+            self.chunking.chunk_bytes,
+            self.sector_bytes,
+        );
         match *entry {
-            Entry::Chunk { index, .. } => {
-                let start = index * chunk_bytes;
-                self.map.set(start..start + chunk_bytes, RangeState::Copied);
-            }
             Entry::ZeroChunks { first, count, .. } => {
-                self.map_zeros(first * chunk_bytes..(first + u64::from(count)) * chunk_bytes);
+                let end = (first + u64::from(count)) * chunk_bytes;
+                self.zero_bytes += end.min(self.chunking.size) - first * chunk_bytes;
             }
-            Entry::Piece { offset, len, .. } => self
-                .map
-                .set(offset..offset + u64::from(len), RangeState::Copied),
-            Entry::ZeroPiece { offset, len, .. } => {
-                self.map_zeros(offset..offset + u64::from(len));
-            }
-            Entry::Failure {
-                offset, len, errno, ..
-            } => {
-                self.map.fold_read(
-                    offset..offset + len,
-                    Outcome::Bad { errno },
-                    self.sector_bytes,
-                );
-            }
-            Entry::LeafDone { .. } | Entry::Counters(_) | Entry::Fingerprint { .. } => {}
+            Entry::ZeroPiece { len, .. } => self.zero_bytes += u64::from(len),
+            _ => {}
         }
-    }
-
-    fn map_zeros(&mut self, range: std::ops::Range<u64>) {
-        let before = self.map.copied_bytes();
-        self.map.set(range, RangeState::Copied);
-        // Joined pieces are noted again.
-        self.zero_bytes += self.map.copied_bytes() - before;
     }
 
     fn leaf_entry(&mut self, entry: &Entry) -> Result<()> {

@@ -28,7 +28,7 @@ pub trait Clock: Send + Sync {
 /// Shared between the reader's thread and whoever watches it.
 #[derive(Debug, Default)]
 pub struct Control {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Monotonic nanoseconds when the read under way began; 0 for none.
     reading_since: AtomicU64,
     reading_at: AtomicU64,
@@ -36,6 +36,13 @@ pub struct Control {
 }
 
 impl Control {
+    /// A control that stops when `stop` becomes true: a signal handler's flag.
+    pub fn with_flag(stop: Arc<AtomicBool>) -> Self {
+        Self {
+            stop,
+            ..Self::default()
+        }
+    }
     /// Asks for an orderly stop after the read under way.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);

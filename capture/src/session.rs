@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{Geometry, Identity, SECTOR_BYTES_MAX};
 use crate::error::{Error, Result};
-use crate::journal::{self, Entry};
+use crate::journal::{self, Counters, Entry};
 use crate::manifest::{CaptureDoc, SourceDoc};
+use crate::map::{Outcome, RangeState, RescueMap};
 
 /// Body of a session's first record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -316,4 +317,49 @@ pub fn fingerprint(
         }
     }
     Ok(None)
+}
+
+/// What a session's durable notes say: the map, and the totals so far. For a
+/// capture that was cut off before it had a manifest.
+pub fn known(store: &StoreHandle, capture: &Capture) -> Result<(RescueMap, Counters)> {
+    let doc = &capture.begun;
+    let mut map = RescueMap::new(doc.source.size_bytes);
+    let mut counters = Counters::default();
+    fold(store, capture.session, &mut |entry| {
+        fold_entry(
+            &mut map,
+            &entry,
+            doc.chunk_bytes,
+            doc.source.physical_sector_bytes,
+        );
+        if let Entry::Counters(now) = entry {
+            counters = now;
+        }
+        Ok(())
+    })?;
+    Ok((map, counters))
+}
+
+/// Folds what one entry says about the source's bytes.
+pub fn fold_entry(map: &mut RescueMap, entry: &Entry, chunk_bytes: u32, sector_bytes: u32) {
+    let chunk_bytes = u64::from(chunk_bytes);
+    match *entry {
+        Entry::Chunk { index, .. } => map.set(
+            index * chunk_bytes..(index + 1) * chunk_bytes,
+            RangeState::Copied,
+        ),
+        Entry::ZeroChunks { first, count, .. } => {
+            map.set(
+                first * chunk_bytes..(first + u64::from(count)) * chunk_bytes,
+                RangeState::Copied,
+            );
+        }
+        Entry::Piece { offset, len, .. } | Entry::ZeroPiece { offset, len, .. } => {
+            map.set(offset..offset + u64::from(len), RangeState::Copied);
+        }
+        Entry::Failure {
+            offset, len, errno, ..
+        } => map.fold_read(offset..offset + len, Outcome::Bad { errno }, sector_bytes),
+        Entry::LeafDone { .. } | Entry::Counters(_) | Entry::Fingerprint { .. } => {}
+    }
 }

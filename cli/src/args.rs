@@ -4,6 +4,8 @@
 //! line what it does, and ends with an example that can be typed.
 
 mod asl;
+mod capture;
+mod image;
 mod value;
 
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ pub use self::asl::{
     Asl, AslCommand, Completions, Disks, Get, Ls, Man, Program, Put, PutHint, Rm, Stat,
     StoreCommand, StoreInit, StoreLog, StoreSnapshot,
 };
-pub use self::value::{At, KeyPrefix, Label, Size};
+pub use self::capture::{AslCapture, CaptureCommand, CaptureDisk, CaptureFinish};
+pub use self::image::{Captures, Export, Show};
+pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]

@@ -1,7 +1,10 @@
 //! One module per verb. Each opens what was named, calls a library, reports.
 
+pub mod capture_disk;
+pub mod captures;
 pub mod completions;
 pub mod disks;
+pub mod export;
 pub mod get;
 pub mod ls;
 pub mod man;

@@ -13,6 +13,7 @@ pub mod face;
 pub mod health;
 pub mod output;
 pub mod probe;
+pub mod progress;
 pub mod report;
 pub mod signal;
 pub mod start;

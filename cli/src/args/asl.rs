@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{At, Global, KeyPrefix, Label, Size};
+use super::{At, Captures, Export, Global, KeyPrefix, Label, Show, Size};
 
 /// Keep what a failing disk still gives, and get it back
 ///
@@ -48,6 +48,12 @@ pub enum AslCommand {
     Stat(Stat),
     /// Hide artifacts; snapshots still have them
     Rm(Rm),
+    /// List the captures: which disks, how much of each
+    Captures(Captures),
+    /// Show one capture in full, with what could not be read
+    Show(Show),
+    /// Write a captured image to a file, a pipe or a disk
+    Export(Export),
     /// List the machine's disks without touching any of them
     Disks(Disks),
     /// Print a completion script for a shell
@@ -251,6 +257,9 @@ pub struct Completions {
 pub enum Program {
     /// The store and what is in it
     Asl,
+    /// Disks into the store
+    #[value(name = "asl-capture")]
+    AslCapture,
 }
 
 /// `asl man`

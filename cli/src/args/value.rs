@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use asl_store::LogPosition;
+use asl_capture::export::Fill;
 use asl_store::format::LABEL_MAX;
+use asl_store::{Compression, LogPosition};
 
 use crate::text;
 
@@ -123,6 +124,78 @@ impl FromStr for At {
     }
 }
 
+/// `START:LEN`, each with an optional unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeArg {
+    /// First byte.
+    pub start: u64,
+    /// Bytes, at least 1.
+    pub len: u64,
+}
+
+impl FromStr for RangeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (start, len) = text
+            .split_once(':')
+            .ok_or("a range is START:LEN, for example 1G:64K")?;
+        let (Size(start), Size(len)) = (start.parse()?, len.parse()?);
+        if len == 0 || start.checked_add(len).is_none() {
+            return Err("a range has at least one byte and ends before 16 EiB".to_owned());
+        }
+        Ok(Self { start, len })
+    }
+}
+
+/// `none`, `auto`, or a zstd level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompressionArg(pub Compression);
+
+impl FromStr for CompressionArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(Compression::None)),
+            "auto" => Ok(Self(Compression::Auto)),
+            _ => match text.parse::<i32>() {
+                Ok(level @ 1..=19) => Ok(Self(Compression::Level(level))),
+                _ => Err("none, auto, or a zstd level from 1 to 19".to_owned()),
+            },
+        }
+    }
+}
+
+/// `zero` or `pattern:HEX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FillArg(pub Fill);
+
+impl FromStr for FillArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "zero, or pattern: and 1 to 512 bytes in hex, for example pattern:EE".to_owned();
+        if text == "zero" {
+            return Ok(Self(Fill::Zero));
+        }
+        let digits = text.strip_prefix("pattern:").ok_or_else(wrong)?;
+        if digits.is_empty()
+            || !digits.len().is_multiple_of(2)
+            || digits.len() > 1024
+            || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
+            return Err(wrong());
+        }
+        let pattern: Result<Vec<u8>, _> = (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16))
+            .collect();
+        Ok(Self(Fill::Pattern(pattern.map_err(|_| wrong())?)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +250,36 @@ mod tests {
         );
         assert!(":3".parse::<At>().is_err());
         assert!("3:x".parse::<At>().is_err());
+    }
+
+    #[test]
+    fn ranges_fills_and_compressions_parse() {
+        assert_eq!(
+            "1G:64K".parse(),
+            Ok(RangeArg {
+                start: 1 << 30,
+                len: 64 << 10
+            })
+        );
+        for text in ["5", "5:0", ":", "-1:5", "16EiB:1"] {
+            assert!(text.parse::<RangeArg>().is_err(), "{text}");
+        }
+        assert_eq!(
+            "pattern:EE0f".parse(),
+            Ok(FillArg(Fill::Pattern(vec![0xEE, 0x0F])))
+        );
+        for text in [
+            "one",
+            "pattern:",
+            "pattern:E",
+            "pattern:GG",
+            "pattern:+1",
+            "EE",
+        ] {
+            let parsed = text.parse::<FillArg>();
+            assert!(parsed.is_err(), "{text}");
+        }
+        assert_eq!("7".parse(), Ok(CompressionArg(Compression::Level(7))));
+        assert!("99".parse::<CompressionArg>().is_err());
     }
 }

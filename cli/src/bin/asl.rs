@@ -4,10 +4,15 @@ use std::process::ExitCode;
 
 use asl_cli::args::{Asl, AslCommand, StoreCommand};
 use asl_cli::command::{
-    completions, disks, get, ls, man, put, rm, stat, store_info, store_init, store_log,
-    store_snapshot,
+    captures, completions, disks, export, get, ls, man, put, rm, stat, store_info, store_init,
+    store_log, store_snapshot,
 };
 use asl_cli::start::{start, without_command};
+
+/// musl's allocator takes one lock for all threads and gives large buffers back to the
+/// kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     start(
@@ -27,6 +32,9 @@ fn main() -> ExitCode {
             Some(AslCommand::Ls(args)) => ls::run(face, &args),
             Some(AslCommand::Stat(args)) => stat::run(face, &args),
             Some(AslCommand::Rm(args)) => rm::run(face, &args),
+            Some(AslCommand::Captures(_)) => captures::list(face),
+            Some(AslCommand::Show(args)) => captures::show(face, &args),
+            Some(AslCommand::Export(args)) => export::run(face, &args),
             Some(AslCommand::Disks(_)) => disks::run(face),
             Some(AslCommand::Completions(args)) => completions::run(face, &args),
             Some(AslCommand::Man(args)) => man::run(face, &args),

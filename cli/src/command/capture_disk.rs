@@ -1,0 +1,372 @@
+//! `asl-capture disk`, `asl-capture finish`: a disk into the store.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use asl_capture::commit::SyncPolicy;
+use asl_capture::device::{Geometry, OpenError, OpenOptions, Opened, open_source};
+use asl_capture::digests::ExtraDigests;
+use asl_capture::disk::{DiskOptions, DiskReport, End, Tuning, capture_disk, close_unfinished};
+use asl_capture::inventory::{SystemPaths, source_contains_path};
+use asl_capture::map::{Domain, StateKind};
+use asl_capture::mapfile::{self, Mapfile, Status};
+use asl_capture::pass::{MinReadRate, PlanOptions, Stage};
+use asl_capture::reader::{Clock, Control, EndReason, Limits};
+use asl_capture::session::{self, Capture};
+use asl_store::{StoreHandle, WriteOptions};
+
+use super::captures::{failed, result_of};
+use super::export;
+use crate::args::{CaptureDisk, CaptureFinish};
+use crate::error::{CliError, Exit, Result};
+use crate::face::{Face, now};
+use crate::progress::{Display, console_hint};
+use crate::signal;
+use crate::text;
+
+/// Chunk size in bytes; docs/DESIGN.md says why.
+const CHUNK_BYTES: u32 = 256 << 10;
+/// Threads that hash and compress.
+const THREADS_MAX: usize = 8;
+
+/// The machine's clock.
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        // From a second on: 0 stands for "no read under way".
+        self.0.elapsed() + Duration::from_secs(1)
+    }
+    fn unix_ns(&self) -> i64 {
+        now()
+    }
+}
+
+fn tool() -> String {
+    format!("asl-capture {}", env!("CARGO_PKG_VERSION"))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, |n| n.get())
+        .clamp(1, THREADS_MAX)
+}
+
+/// Reads a disk into the store.
+pub fn run(face: &Face, args: &CaptureDisk) -> Result {
+    let store_path = face.store_path()?;
+    let system = SystemPaths::default();
+    if let Some(chain) = source_contains_path(&system, &args.source, store_path) {
+        let message = format!(
+            "the store {} lies on the disk that is to be read: {chain}",
+            text::path(store_path)
+        );
+        return Err(CliError::new(message)
+            .hint("make a store on another disk: asl store init PATH (see: asl disks)"));
+    }
+    let Opened { source, warnings } = open_source(
+        &args.source,
+        &OpenOptions {
+            sector_bytes: args.sector_size,
+            ..OpenOptions::default()
+        },
+    )
+    .map_err(|error| open_failed(&args.source, &error))?;
+    for warning in warnings {
+        face.report.warn(&warning.to_string());
+    }
+    let geometry = source.geometry();
+    let plan = plan(args, &geometry)?;
+    let stop = signal::catch_stop_requests()?;
+    let (path, writer) = face.writer(WriteOptions::default())?;
+    let lib_failed = |error: &asl_capture::Error| {
+        failed(
+            &format!("capture {}", text::path(&args.source)),
+            path,
+            error,
+        )
+    };
+    let resume = match args.new {
+        true => None,
+        false => session::unfinished_of(writer.handle(), source.identity(), &geometry)
+            .map_err(|error| lib_failed(&error))?
+            .into_iter()
+            .next(),
+    };
+    if args.resume && resume.is_none() {
+        return Err(CliError::new(format!(
+            "the store has no unfinished capture of {}",
+            text::path(&args.source)
+        ))
+        .hint("leave out --resume to begin one, or see: asl captures"));
+    }
+    if let Some(capture) = &resume {
+        announce_resume(face, capture);
+    }
+    let options = DiskOptions {
+        label: args.label.as_ref().map(|label| label.0.clone()),
+        compression: args.compression.0,
+        chunk_bytes: CHUNK_BYTES,
+        threads: threads(),
+        plan,
+        limits: Limits {
+            timeout: args.timeout,
+        },
+        read_timeout: args.read_timeout,
+        sync: sync_policy(),
+        digests: ExtraDigests {
+            sha256: args.sha256,
+            md5: args.md5,
+        },
+        tool: tool(),
+        tuning: Tuning::default(),
+    };
+    if let (true, Some(hint)) = (face.report.shows_progress(), console_hint()) {
+        face.report.note(hint);
+    }
+    let store = writer.handle().clone();
+    let display = Display::new(&face.report);
+    let clock = Arc::new(SystemClock(Instant::now()));
+    let control = Arc::new(Control::with_flag(stop.flag()));
+    let report = capture_disk(
+        source.into(),
+        writer,
+        resume.as_ref(),
+        &options,
+        clock,
+        control,
+        &display,
+    );
+    display.clear();
+    let report = report.map_err(|error| lib_failed(&error))?;
+    if let Some(file) = &args.map_out {
+        write_map(file, &store, &report)?;
+    }
+    if let Some(file) = &args.image_out {
+        write_image(face, path, &report, file)?;
+    }
+    conclude(face, path, &args.source, &report)
+}
+
+/// Bytes and seconds that a power cut may cost.
+fn sync_policy() -> SyncPolicy {
+    SyncPolicy {
+        bytes: 64 << 20,
+        interval: Duration::from_secs(1),
+    }
+}
+
+fn open_failed(path: &Path, error: &OpenError) -> CliError {
+    let failed = CliError::new(format!("cannot read {}", text::path(path))).caused_by(error);
+    let remedies = error.remedies();
+    match error {
+        _ if !remedies.is_empty() => failed.hint(remedies.join("; ")),
+        OpenError::NotFound { .. } => failed.hint("see which disks there are: asl disks"),
+        OpenError::Denied { .. } => failed.hint("run it as root"),
+        _ => failed.hint("name a disk, a partition or an image file; see: asl disks"),
+    }
+}
+
+fn plan(args: &CaptureDisk, geometry: &Geometry) -> Result<PlanOptions> {
+    let mut plan = PlanOptions::new(geometry.physical_sector_bytes);
+    plan.retries = args.retries;
+    plan.max_bad_reads = args.max_bad_reads;
+    if let Some(passes) = &args.passes {
+        plan.passes = *passes;
+    }
+    if let Some(rate) = args.min_read_rate {
+        plan.min_read_rate = match rate.0 {
+            0 => MinReadRate::Off,
+            rate => MinReadRate::BytesPerSecond(rate),
+        };
+    }
+    if let Some(range) = args.range {
+        let end = range.start + range.len;
+        if end > geometry.size_bytes {
+            return Err(CliError::usage(format!(
+                "the range ends at {end}, the source at {}",
+                geometry.size_bytes
+            )));
+        }
+        plan.domain = Some(Domain::from_ranges(std::iter::once(range.start..end)));
+    }
+    if let Some(file) = &args.domain {
+        let text = fs::read(file).map_err(|error| CliError::of_io("read", file, &error))?;
+        let map = Mapfile::parse(&text)
+            .and_then(|map| map.into_map(geometry.size_bytes))
+            .map_err(|error| {
+                CliError::usage(format!("cannot use the map {}", text::path(file)))
+                    .caused_by(&error)
+            })?;
+        plan.domain = Some(Domain::from_ranges(
+            map.runs_of(StateKind::Copied).map(|run| run.range()),
+        ));
+    }
+    Ok(plan)
+}
+
+fn announce_resume(face: &Face, capture: &Capture) {
+    let id = capture.session.to_string();
+    let label = capture
+        .begun
+        .label
+        .as_deref()
+        .map(|label| format!(" ({})", text::visible(label)));
+    face.report.note(&format!(
+        "resuming capture {}{}",
+        &id[..8],
+        label.unwrap_or_default()
+    ));
+}
+
+fn write_map(file: &Path, store: &StoreHandle, report: &DiskReport) -> Result<()> {
+    let failed = |error: &asl_capture::Error| {
+        CliError::new(format!("cannot write the map {}", text::path(file))).caused_by(error)
+    };
+    let capture =
+        session::find(store, &report.session.to_string()).map_err(|error| failed(&error))?;
+    let (map, _) = session::known(store, &capture).map_err(|error| failed(&error))?;
+    let stage = if report.end.stopped().is_none() {
+        Stage::Done
+    } else {
+        Stage::Copy { pass: 1 }
+    };
+    let text = mapfile::render(
+        &map,
+        Status::of(stage, 0),
+        &[&format!(
+            "Made by {} from capture {}",
+            tool(),
+            report.session
+        )],
+    );
+    fs::write(file, text).map_err(|error| CliError::of_io("write", file, &error))
+}
+
+fn write_image(face: &Face, path: &Path, report: &DiskReport, file: &Path) -> Result<()> {
+    if report.root.is_none() {
+        return Err(
+            CliError::new("no image was written: the capture has no manifest yet")
+                .hint("see: asl-capture finish"),
+        );
+    }
+    export::to_new_file(face, path, &report.session.to_string(), file)
+}
+
+/// Prints the result and what to do next; the exit code of the run.
+fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Result {
+    if let End::Reading(EndReason::Fatal { offset, errno }) = report.end {
+        let why = std::io::Error::from_raw_os_error(errno);
+        return Err(CliError::new(format!(
+            "cannot read {} at byte {offset}",
+            text::path(source)
+        ))
+        .caused_by(&why)
+        .hint(format!(
+            "{} are safe; the same command goes on",
+            text::size(report.doc.rescued_bytes)
+        )));
+    }
+    let unreadable = report
+        .unreadable
+        .iter()
+        .map(|run| (run.start, run.len, run.errno))
+        .collect();
+    let mut result = result_of(&report.doc, unreadable);
+    result.stopped = report.end.stopped().map(str::to_owned);
+    face.report.result(&result)?;
+    let store = text::shell_path(path);
+    let again = format!(
+        "asl-capture disk {} --store {store}",
+        text::shell_path(source)
+    );
+    let id = &result.capture[..8];
+    let safe = text::size(result.rescued_bytes);
+    let left = text::size(result.untried_bytes);
+    match report.end {
+        End::Reading(EndReason::Finished) => {
+            let next = match result.unreadable_bytes {
+                0 => format!("get it back: asl export {id} FILE --sparse --store {store}"),
+                _ => format!("to try the bad sectors again: {again} --new --retries 3; to get it back: asl export {id} FILE --sparse --store {store}"),
+            };
+            face.report.note(&next);
+        }
+        End::Reading(EndReason::Gone) => face.report.warn(&format!(
+            "the disk is gone: {safe} are safe, {left} were never read, nothing was marked bad. Connect it again (its name may change), then: {again}"
+        )),
+        End::DestinationFull => {
+            let ratio = result.stored_bytes as f64 / (result.rescued_bytes.max(1)) as f64;
+            let needed = text::size((result.untried_bytes as f64 * ratio) as u64 + (64 << 20));
+            face.report.warn(&format!(
+                "the destination is full: {safe} are safe, {left} are left, about {needed} are needed. Free room there, then: {again}"
+            ));
+        }
+        End::Reading(EndReason::Interrupted) => face.report.warn(&format!("stopped: {safe} are safe, {left} are left; to go on: {again}")),
+        End::Reading(EndReason::Limit) => face.report.warn(&format!("stopped at a limit: {safe} are safe, {left} are left; to go on: {again}")),
+        End::Stuck => face.report.warn(&format!("one read took too long: {safe} are safe, {left} are left; power-cycle the disk if you can, then: {again}")),
+        End::Reading(EndReason::Fatal { .. }) => {}
+    }
+    Ok(match (report.end.stopped(), result.complete) {
+        (Some(_), _) => Exit::Failed,
+        (None, true) => Exit::Complete,
+        (None, false) => Exit::Unreadable,
+    })
+}
+
+/// Closes a capture whose disk will not come back.
+pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
+    let (path, writer) = face.writer(WriteOptions::default())?;
+    let lib_failed = |error: &asl_capture::Error| {
+        failed(
+            &format!("finish {}", text::visible(&args.capture)),
+            path,
+            error,
+        )
+    };
+    let capture =
+        session::find(writer.handle(), &args.capture).map_err(|error| lib_failed(&error))?;
+    if !capture.is_unfinished() {
+        return Err(CliError::new(format!(
+            "capture {} is finished already",
+            text::visible(&args.capture)
+        ))
+        .hint("see: asl show CAPTURE"));
+    }
+    let geometry = &capture.begun.source;
+    let options = DiskOptions {
+        label: None,
+        compression: asl_store::Compression::Auto,
+        chunk_bytes: capture.begun.chunk_bytes,
+        threads: 0,
+        plan: PlanOptions::new(geometry.physical_sector_bytes),
+        limits: Limits::default(),
+        read_timeout: None,
+        sync: sync_policy(),
+        digests: ExtraDigests::default(),
+        tool: tool(),
+        tuning: Tuning::default(),
+    };
+    let clock = Arc::new(SystemClock(Instant::now()));
+    let report = close_unfinished(
+        writer,
+        &capture,
+        &options,
+        clock,
+        &Display::new(&face.report),
+    )
+    .map_err(|error| lib_failed(&error))?;
+    let unreadable = report
+        .unreadable
+        .iter()
+        .map(|run| (run.start, run.len, run.errno))
+        .collect();
+    let result = result_of(&report.doc, unreadable);
+    face.report.result(&result)?;
+    Ok(if result.complete {
+        Exit::Complete
+    } else {
+        Exit::Unreadable
+    })
+}

@@ -1,0 +1,358 @@
+//! `asl captures`, `asl show`: what was captured, and how much of it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use asl_capture::manifest::{ChildFlags, Content, Manifest, SourceDoc};
+use asl_capture::session::{self, Capture, CaptureState};
+use asl_store::StoreHandle;
+use serde::Serialize;
+
+use crate::args::Show;
+use crate::error::{CliError, Exit, Result};
+use crate::face::Face;
+use crate::report::{Outcome, facts};
+use crate::text;
+
+/// Unreadable ranges shown to people; scripts get all.
+const SHOWN_RANGES: usize = 20;
+
+/// The source as results show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceResult {
+    path: String,
+    model: Option<String>,
+    serial: Option<String>,
+    size_bytes: u64,
+    logical_sector_bytes: u32,
+    physical_sector_bytes: u32,
+}
+
+/// A capture as results show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaptureResult {
+    /// Its id.
+    pub capture: String,
+    /// The user's words.
+    pub label: Option<String>,
+    /// What was read.
+    pub source: SourceResult,
+    /// Bytes read.
+    pub rescued_bytes: u64,
+    /// Bytes that the medium refused.
+    pub unreadable_bytes: u64,
+    /// Bytes never read.
+    pub untried_bytes: u64,
+    /// Zeros among the bytes read.
+    pub zero_bytes: u64,
+    /// Bytes that were not in the store before.
+    pub new_bytes: u64,
+    /// Bytes that these take.
+    pub stored_bytes: u64,
+    /// Reads of the source.
+    pub reads: u64,
+    /// Failed ones.
+    pub read_errors: u64,
+    /// Slow stretches.
+    pub slow_reads: u64,
+    /// Time spent.
+    pub elapsed_seconds: f64,
+    /// Whether every byte was read.
+    pub complete: bool,
+    /// Why it ended early.
+    pub stopped: Option<String>,
+    /// BLAKE3 of the image with unreadable bytes as zero.
+    pub image_blake3: Option<String>,
+    /// SHA-256 of the same.
+    pub sha256: Option<String>,
+    /// MD5 of the same.
+    pub md5: Option<String>,
+    /// When it began, in RFC 3339; as the clock was.
+    pub started: String,
+    /// What the medium refused: start, length, errno.
+    pub unreadable: Vec<(u64, u64, i32)>,
+}
+
+fn source_result(source: &SourceDoc) -> SourceResult {
+    SourceResult {
+        path: source.path.clone(),
+        model: source.model.clone(),
+        serial: source.serial.clone(),
+        size_bytes: source.size_bytes,
+        logical_sector_bytes: source.logical_sector_bytes,
+        physical_sector_bytes: source.physical_sector_bytes,
+    }
+}
+
+/// The result of a capture with a manifest.
+pub fn result_of(
+    doc: &asl_capture::manifest::CaptureDoc,
+    unreadable: Vec<(u64, u64, i32)>,
+) -> CaptureResult {
+    CaptureResult {
+        capture: doc.session.clone(),
+        label: doc.label.clone(),
+        source: source_result(&doc.source),
+        rescued_bytes: doc.rescued_bytes,
+        unreadable_bytes: doc.unreadable_bytes,
+        untried_bytes: doc.untried_bytes,
+        zero_bytes: doc.zero_bytes,
+        new_bytes: doc.new_bytes,
+        stored_bytes: doc.stored_bytes,
+        reads: doc.reads,
+        read_errors: doc.read_errors,
+        slow_reads: doc.slow_reads,
+        elapsed_seconds: doc.elapsed_seconds,
+        complete: doc.complete,
+        stopped: doc.stopped.clone(),
+        image_blake3: doc.image_blake3.clone(),
+        sha256: doc.sha256.clone(),
+        md5: doc.md5.clone(),
+        started: text::time(doc.started_unix_ns),
+        unreadable,
+    }
+}
+
+/// The result of any capture in the store: from its manifest, or from its notes
+/// where it was cut off before it had one.
+pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<CaptureResult> {
+    if let (Some(doc), Some(root)) = (&capture.doc, &capture.root) {
+        let manifest = Manifest::open(store, root)?;
+        let mut unreadable: Vec<(u64, u64, i32)> = Vec::new();
+        let wanted = |flags: ChildFlags| flags.has(ChildFlags::UNREADABLE);
+        manifest.walk_where(store, 0..doc.source.size_bytes, &wanted, &mut |extent| {
+            if let Content::Unreadable(errno) = extent.content {
+                match unreadable.last_mut() {
+                    Some((start, len, last))
+                        if *start + *len == extent.offset && *last == errno =>
+                    {
+                        *len += extent.len
+                    }
+                    _ => unreadable.push((extent.offset, extent.len, errno)),
+                }
+            }
+            Ok(())
+        })?;
+        return Ok(result_of(doc, unreadable));
+    }
+    let (map, counters) = session::known(store, capture)?;
+    let (rescued, refused) = (map.copied_bytes(), map.unreadable_bytes());
+    Ok(CaptureResult {
+        capture: capture.session.to_string(),
+        label: capture.begun.label.clone(),
+        source: source_result(&capture.begun.source),
+        rescued_bytes: rescued,
+        unreadable_bytes: refused,
+        untried_bytes: map.size() - rescued - refused,
+        zero_bytes: 0,
+        new_bytes: counters.new_bytes,
+        stored_bytes: counters.stored_bytes,
+        reads: counters.reads,
+        read_errors: counters.read_errors,
+        slow_reads: counters.slow_reads,
+        elapsed_seconds: counters.elapsed_ns as f64 / 1e9,
+        complete: false,
+        stopped: Some("interrupted".to_owned()),
+        image_blake3: None,
+        sha256: None,
+        md5: None,
+        started: text::time(capture.begun.started_unix_ns),
+        unreadable: map
+            .unreadable_runs()
+            .map(|run| (run.start, run.len, run.errno))
+            .collect(),
+    })
+}
+
+impl CaptureResult {
+    /// What became of it, in a few words.
+    pub fn verdict(&self) -> String {
+        match (&self.stopped, self.complete, self.unreadable_bytes) {
+            (Some(why), ..) => format!(
+                "stopped ({why}), {} never read",
+                text::size(self.untried_bytes)
+            ),
+            (None, true, _) => "every byte was read".to_owned(),
+            (None, false, bad) => format!(
+                "finished, {} unreadable in {}",
+                text::size(bad),
+                text::count(self.unreadable.len() as u64, "place")
+            ),
+        }
+    }
+
+    fn name(&self) -> String {
+        let words = self
+            .label
+            .as_deref()
+            .or(self.source.model.as_deref())
+            .unwrap_or(&self.source.path);
+        text::visible(words).into_owned()
+    }
+}
+
+impl Outcome for CaptureResult {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let source = &self.source;
+        let disk = [
+            Some(source.path.as_str()),
+            source.model.as_deref(),
+            source.serial.as_deref(),
+        ];
+        let disk: Vec<_> = disk
+            .into_iter()
+            .flatten()
+            .map(|part| text::visible(part).into_owned())
+            .collect();
+        let mut lines = vec![
+            ("capture", self.capture.clone()),
+            (
+                "label",
+                self.label
+                    .as_deref()
+                    .map_or("-".into(), |label| text::visible(label).into_owned()),
+            ),
+            ("source", disk.join(", ")),
+            (
+                "size",
+                format!(
+                    "{} ({} bytes)",
+                    text::size(source.size_bytes),
+                    source.size_bytes
+                ),
+            ),
+            ("begun", self.started.clone()),
+            ("result", self.verdict()),
+            (
+                "rescued",
+                format!(
+                    "{} ({} bytes)",
+                    text::size(self.rescued_bytes),
+                    self.rescued_bytes
+                ),
+            ),
+            (
+                "unreadable",
+                format!(
+                    "{} ({} bytes)",
+                    text::size(self.unreadable_bytes),
+                    self.unreadable_bytes
+                ),
+            ),
+            (
+                "stored",
+                format!(
+                    "{} new, in {}",
+                    text::size(self.new_bytes),
+                    text::size(self.stored_bytes)
+                ),
+            ),
+            (
+                "reads",
+                format!("{}, {} failed", self.reads, self.read_errors),
+            ),
+        ];
+        for (name, digest) in [
+            ("blake3", &self.image_blake3),
+            ("sha256", &self.sha256),
+            ("md5", &self.md5),
+        ] {
+            if let Some(digest) = digest {
+                lines.push((name, digest.clone()));
+            }
+        }
+        facts(out, &lines)?;
+        for (start, len, errno) in self.unreadable.iter().take(SHOWN_RANGES) {
+            writeln!(
+                out,
+                "  bytes {start} to {} (errno {errno})",
+                start + len - 1
+            )?;
+        }
+        match self.unreadable.len().checked_sub(SHOWN_RANGES) {
+            Some(more @ 1..) => writeln!(
+                out,
+                "  and {more} more: asl show {} --json",
+                &self.capture[..8]
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A line of the list.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Line(CaptureResult);
+
+impl Outcome for Line {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let it = &self.0;
+        writeln!(
+            out,
+            "{}  {:>9}  {:24}  {}",
+            &it.capture[..8],
+            text::size(it.source.size_bytes),
+            text::fit(&it.name(), 24),
+            text::fit(&it.verdict(), 79 - 8 - 9 - 24 - 6)
+        )
+    }
+}
+
+/// A capture error as the face tells it.
+pub fn failed(action: &str, path: &Path, error: &asl_capture::Error) -> CliError {
+    use asl_capture::Error as E;
+    let store = text::shell_path(path);
+    let of = || CliError::new(format!("cannot {action}")).caused_by(error);
+    match error {
+        E::Store(error) => CliError::of_store(action, path, error),
+        E::NoCapture(_) => of().hint(format!("list what there is: asl captures --store {store}")),
+        E::Ambiguous { .. } => of().hint(format!("use its id: asl captures --store {store}")),
+        E::Unfinished(id) => of().hint(format!(
+            "go on with it: asl-capture disk SOURCE --store {store}; or, if the disk is lost: asl-capture finish {} --store {store}",
+            &id[..id.len().min(8)]
+        )),
+        E::OtherSource { .. } => of().hint("connect the disk that was captured, or begin anew with --new"),
+        E::Manifest(_) | E::Notes { .. } => of().exit(Exit::Integrity).hint(format!("asl store verify --store {store}")),
+        E::Range { .. } => of().exit(Exit::Usage).hint("see its size: asl show CAPTURE"),
+        _ => of(),
+    }
+}
+
+/// Lists the captures of the store.
+pub fn list(face: &Face) -> Result {
+    let (path, store) = face.reader()?;
+    let failed = |error: &asl_capture::Error| failed("list the captures", path, error);
+    let captures = session::list(&store).map_err(|error| failed(&error))?;
+    let mut list = face.report.list("captures", "capture")?;
+    for capture in captures
+        .iter()
+        .filter(|capture| capture.state != CaptureState::Abandoned)
+    {
+        match result(&store, capture) {
+            Ok(result) => list.item(&Line(result))?,
+            Err(error) => return Err(list.fail(failed(&error))),
+        }
+    }
+    if list.count() == 0 {
+        face.report
+            .note("no captures yet; make one: asl-capture disk /dev/sdX");
+    }
+    list.finish()?;
+    Ok(Exit::Complete)
+}
+
+/// Shows one capture.
+pub fn show(face: &Face, args: &Show) -> Result {
+    let (path, store) = face.reader()?;
+    let found = session::find(&store, &args.capture).and_then(|capture| result(&store, &capture));
+    let result = found.map_err(|error| {
+        failed(
+            &format!("show {}", text::visible(&args.capture)),
+            path,
+            &error,
+        )
+    })?;
+    face.report.result(&result)?;
+    Ok(Exit::Complete)
+}

@@ -1,0 +1,347 @@
+//! `asl export`: a captured image to a file, a pipe or a disk.
+//!
+//! A file is written beside its name and renamed at the end, so what has the name is
+//! whole. A disk is written only if the user knows the end of its serial number,
+//! nothing uses it, and it was never captured into this store.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use asl_capture::export::{
+    DamagedRange, ExportOptions, ExportReport, Fill, export_to_file, export_to_stream,
+};
+use asl_capture::inventory::{BlockNode, SystemPaths, identify, usage_of};
+use asl_capture::manifest::Manifest;
+use asl_capture::session;
+use asl_store::StoreHandle;
+use serde::Serialize;
+
+use super::captures::failed;
+use crate::args::Export;
+use crate::error::{CliError, Exit, Result};
+use crate::face::Face;
+use crate::progress::Display;
+use crate::report::Outcome;
+use crate::text;
+
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Exported {
+    capture: String,
+    dest: String,
+    bytes: u64,
+    unreadable_bytes: u64,
+    untried_bytes: u64,
+    damaged_bytes: u64,
+    damaged: Vec<(u64, u64, String)>,
+    image_blake3: Option<String>,
+}
+
+impl Outcome for Exported {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "wrote {} to {}",
+            text::size(self.bytes),
+            text::visible(&self.dest)
+        )?;
+        for (bytes, what) in [
+            (self.unreadable_bytes, "were unreadable on the disk"),
+            (self.untried_bytes, "were never read"),
+            (self.damaged_bytes, "are damaged in the store"),
+        ] {
+            if bytes > 0 {
+                writeln!(
+                    out,
+                    "  {} of it {what} and hold the fill",
+                    text::size(bytes)
+                )?;
+            }
+        }
+        for (start, len, what) in self.damaged.iter().take(20) {
+            writeln!(
+                out,
+                "  damaged: bytes {start} to {}: {}",
+                start + len - 1,
+                text::visible(what)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn outcome(
+    capture: String,
+    dest: String,
+    report: ExportReport,
+    image_blake3: Option<String>,
+) -> Exported {
+    Exported {
+        capture,
+        dest,
+        bytes: report.bytes,
+        unreadable_bytes: report.unreadable_bytes,
+        untried_bytes: report.untried_bytes,
+        damaged_bytes: report.damaged.iter().map(|damage| damage.len).sum(),
+        damaged: report
+            .damaged
+            .into_iter()
+            .map(|DamagedRange { offset, len, what }| (offset, len, what))
+            .collect(),
+        image_blake3,
+    }
+}
+
+/// Exports a capture.
+pub fn run(face: &Face, args: &Export) -> Result {
+    let (path, store) = face.reader()?;
+    let name = text::visible(&args.capture).into_owned();
+    let lib_failed = |error: &asl_capture::Error| failed(&format!("export {name}"), path, error);
+    let (id, manifest) = open(&store, &args.capture).map_err(|error| lib_failed(&error))?;
+    let size = manifest.doc.source.size_bytes;
+    let range = match args.range {
+        None => 0..size,
+        Some(range) => range.start..range.start + range.len,
+    };
+    let whole = range == (0..size);
+    let mut options = ExportOptions {
+        fill: args.fill.0.clone(),
+        sparse: args.sparse,
+        range,
+        threads: threads(),
+    };
+    let display = Display::new(&face.report);
+    let (report, dest) = if args.dest == Path::new("-") {
+        if io::stdout().is_terminal() {
+            return Err(CliError::usage("standard output is a terminal")
+                .hint("send it to a file or a program: … | COMMAND"));
+        }
+        let mut out = io::stdout().lock();
+        let report = export_to_stream(&store, &manifest, &mut out, &options, &display)
+            .map_err(|error| lib_failed(&error))?;
+        (report, "-".to_owned())
+    } else if is_block_device(&args.dest) {
+        let disk = open_disk(args, &store, options.range.end - options.range.start)?;
+        // Whatever the disk held before would show through holes.
+        options.sparse = false;
+        let report = export_to_file(&store, &manifest, &disk, &options, &display)
+            .map_err(|error| lib_failed(&error))?;
+        disk.sync_all()
+            .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
+        (report, args.dest.display().to_string())
+    } else {
+        let report = to_file(
+            &store,
+            &manifest,
+            &args.dest,
+            &options,
+            args.force,
+            &display,
+            &lib_failed,
+        )?;
+        (report, args.dest.display().to_string())
+    };
+    display.clear();
+    let digest = manifest
+        .doc
+        .image_blake3
+        .clone()
+        .filter(|_| whole && options.fill == Fill::Zero && report.damaged.is_empty());
+    let exported = outcome(id, dest, report, digest);
+    let partial = exported.unreadable_bytes + exported.untried_bytes + exported.damaged_bytes > 0;
+    if args.dest != Path::new("-") {
+        face.report.result(&exported)?;
+    } else if exported.damaged_bytes > 0 {
+        face.report.warn(&format!(
+            "{} are damaged in the store and hold the fill",
+            text::size(exported.damaged_bytes)
+        ));
+    }
+    Ok(if partial {
+        Exit::Unreadable
+    } else {
+        Exit::Complete
+    })
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, |n| n.get())
+        .clamp(1, 8)
+}
+
+fn open(store: &StoreHandle, name: &str) -> asl_capture::Result<(String, Manifest)> {
+    let capture = session::find(store, name)?;
+    let id = capture.session.to_string();
+    match &capture.root {
+        Some(root) => Ok((id, Manifest::open(store, root)?)),
+        None => Err(asl_capture::Error::Unfinished(id)),
+    }
+}
+
+fn is_block_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+/// Writes a whole image to a file that does not exist yet.
+pub fn to_new_file(face: &Face, store_path: &Path, capture: &str, dest: &Path) -> Result<()> {
+    let (_, store) = face.reader()?;
+    let lib_failed = |error: &asl_capture::Error| failed("write the image", store_path, error);
+    let (_, manifest) = open(&store, capture).map_err(|error| lib_failed(&error))?;
+    let range = 0..manifest.doc.source.size_bytes;
+    let options = ExportOptions {
+        fill: Fill::Zero,
+        sparse: true,
+        range,
+        threads: threads(),
+    };
+    let display = Display::new(&face.report);
+    to_file(
+        &store,
+        &manifest,
+        dest,
+        &options,
+        true,
+        &display,
+        &lib_failed,
+    )?;
+    display.clear();
+    Ok(())
+}
+
+fn to_file(
+    store: &StoreHandle,
+    manifest: &Manifest,
+    dest: &Path,
+    options: &ExportOptions,
+    force: bool,
+    display: &Display<'_>,
+    lib_failed: &dyn Fn(&asl_capture::Error) -> CliError,
+) -> Result<ExportReport> {
+    match fs::symlink_metadata(dest) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(
+                CliError::usage(format!("{} is a directory", text::path(dest)))
+                    .hint("name a file in it"),
+            );
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(
+                CliError::usage(format!("{} is not a regular file", text::path(dest)))
+                    .hint("to write to a pipe, use -"),
+            );
+        }
+        Ok(_) if !force => {
+            return Err(CliError::new(format!("{} exists", text::path(dest)))
+                .hint("choose another name, or replace it: --force"));
+        }
+        _ => {}
+    }
+    let part = part_path(dest)?;
+    let written = write_part(store, manifest, &part, options, display, lib_failed);
+    let report = written.inspect_err(|_| {
+        // Half an image under another name helps nobody.
+        let _ = fs::remove_file(&part);
+    })?;
+    fs::rename(&part, dest).map_err(|error| CliError::of_io("rename to", dest, &error))?;
+    Ok(report)
+}
+
+fn part_path(dest: &Path) -> Result<PathBuf> {
+    let name = dest
+        .file_name()
+        .ok_or_else(|| CliError::usage(format!("{} is no file name", text::path(dest))))?;
+    let mut part = name.to_os_string();
+    part.push(format!(".asl-{}.part", std::process::id()));
+    Ok(dest.with_file_name(part))
+}
+
+fn write_part(
+    store: &StoreHandle,
+    manifest: &Manifest,
+    part: &Path,
+    options: &ExportOptions,
+    display: &Display<'_>,
+    lib_failed: &dyn Fn(&asl_capture::Error) -> CliError,
+) -> Result<ExportReport> {
+    let of_io = |action, error: &io::Error| CliError::of_io(action, part, error);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(part)
+        .map_err(|error| of_io("create", &error))?;
+    file.set_len(options.range.end.saturating_sub(options.range.start))
+        .map_err(|error| of_io("extend", &error))?;
+    let report =
+        export_to_file(store, manifest, &file, options, display).map_err(|error| match &error {
+            asl_capture::Error::Destination { source, .. } => of_io("write", source),
+            error => lib_failed(error),
+        })?;
+    file.sync_all().map_err(|error| of_io("sync", &error))?;
+    Ok(report)
+}
+
+/// Opens a disk to be overwritten, after every check that can be made.
+fn open_disk(args: &Export, store: &StoreHandle, bytes: u64) -> Result<File> {
+    let shown = text::path(&args.dest);
+    let system = SystemPaths::default();
+    let node = BlockNode::by_path(&system, &args.dest)
+        .ok_or_else(|| CliError::new(format!("cannot find out what disk {shown} is")))?;
+    let identity = identify(&system, &node, &args.dest.to_string_lossy());
+    let Some(tail) = args.to_serial.as_deref().filter(|tail| tail.len() >= 4) else {
+        return Err(CliError::usage(format!("{shown} is a disk; everything on it would be lost")).hint(
+            "if that is what you want, add --to-serial with at least the last 4 characters of its serial (see: asl disks)",
+        ));
+    };
+    match &identity.serial {
+        None => {
+            return Err(CliError::new(format!(
+                "{shown} has no serial number, so it cannot be told from others"
+            ))
+            .hint("export to a file, then copy that"));
+        }
+        Some(serial) if !serial.ends_with(tail) => {
+            return Err(CliError::new(format!(
+                "the serial of {shown} does not end with {}",
+                text::visible(tail)
+            ))
+            .hint("see: asl disks"));
+        }
+        Some(_) => {}
+    }
+    let captures = session::list(store)
+        .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
+    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
+    if captures.iter().any(|capture| {
+        let source = &capture.begun.source;
+        same(&source.serial, &identity.serial) || same(&source.wwn, &identity.wwn)
+    }) {
+        return Err(CliError::new(format!(
+            "{shown} was captured into this store; it is not overwritten"
+        ))
+        .hint("write to another disk"));
+    }
+    let uses = usage_of(&system, &node);
+    if let Some(usage) = uses.first() {
+        return Err(CliError::new(format!("{shown} is in use: {usage}")).hint(usage.remedy()));
+    }
+    let flags = rustix::fs::OFlags::EXCL.bits() as i32;
+    let mut disk = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(&args.dest)
+        .map_err(|error| CliError::of_io("open", &args.dest, &error))?;
+    let size = io::Seek::seek(&mut disk, io::SeekFrom::End(0))
+        .map_err(|error| CliError::of_io("measure", &args.dest, &error))?;
+    if size < bytes {
+        return Err(CliError::new(format!(
+            "{shown} has {}, the image {}",
+            text::size(size),
+            text::size(bytes)
+        ))
+        .hint("use a disk at least as large"));
+    }
+    Ok(disk)
+}
