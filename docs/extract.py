@@ -45,6 +45,7 @@ CREATED, LEASE, SEAL, INDEX_ADD, TOMBSTONES, SEGMENTS, SNAPSHOT, SESSION = range
 CRITICAL, CONTINUES = 1, 2
 STATES = {1: "begun", 2: "paused", 3: "finished", 4: "abandoned"}
 FILE_MAX, STORED_MAX, PAYLOAD_MAX, CHILDREN_MAX, DEPTH_MAX = 2 << 30, 1 << 30, 16 << 20, 1 << 20, 16
+CHUNKED_MAX, NODE_MAX, CHUNK_MIN, CHUNK_MAX = 1 << 56, 128 << 20, 1024, 64 << 20
 WHOLE, PIECE = 64 << 20, 1 << 20  # the longest artifact held in memory; bytes read at once
 
 
@@ -288,8 +289,8 @@ class Store:
              file.name, "is encrypted or of a newer format")
         need(header[5:7] == (self.store_id, block) or origin == 3, file.name, "is another block")
         for entry in entries:
-            need(entry[0] == end and entry[1] in (ARTIFACT, NOTE) and entry[2] <= CHUNKED and entry[5] <= STORED_MAX,
-                 file.name, "has impossible contents")
+            need(entry[0] == end and entry[1] in (ARTIFACT, NOTE) and entry[2] <= CHUNKED and entry[5] <= STORED_MAX
+                 and entry[6] <= (CHUNKED_MAX if entry[2] == CHUNKED else STORED_MAX), file.name, "has impossible contents")
             end += 104 + padded(entry[5])
         total = sum(entry[6] for entry in entries if entry[1] == ARTIFACT)
         need((end, total) == (offset, size), file.name, "has impossible contents")
@@ -373,7 +374,7 @@ class Store:
 
     def node(self, key, kind):
         """Keys of the children and body of a tree node of this kind."""
-        need(self.entry(key)[3] <= 2 * WHOLE, "node", key.hex(), "is impossibly long")
+        need(self.entry(key)[3] <= NODE_MAX, "node", key.hex(), "is impossibly long")
         raw = b"".join(self.verified(key))
         count = struct.unpack_from("<I", raw.ljust(16), 12)[0]
         need(raw[:12] == b"ASLNODE1" + struct.pack("<I", kind) and count <= CHILDREN_MAX and len(raw) >= 16 + 32 * count,
@@ -395,7 +396,7 @@ class Store:
                 numbers = about["source"]["size_bytes"], about["chunk_bytes"], about["leaf_chunks"], about["levels"]
                 need(about["format"] == "asl-capture-1" and len(session) == 16 and len(children) == 1
                      and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
-                     and 0 < numbers[1] <= STORED_MAX and 0 < numbers[2] <= CHILDREN_MAX and numbers[3] <= DEPTH_MAX,
+                     and CHUNK_MIN <= numbers[1] <= CHUNK_MAX and 0 < numbers[2] <= CHILDREN_MAX and numbers[3] <= DEPTH_MAX,
                      "capture", key.hex(), "has no valid description")
             except (Damage, ValueError, KeyError, TypeError, RecursionError) as error:
                 if key in roots:

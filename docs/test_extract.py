@@ -558,12 +558,12 @@ class Captures(Case):
     def test_two_levels_and_holes(self):
         chunks = [None] * 5000
         chunks[4999] = noise("end", 100)
-        chunks[1] = noise("one", 512)
-        chunks[4200] = [(512, 3, 0)]
+        chunks[1] = noise("one", 1024)
+        chunks[4200] = [(1024, 3, 0)]
         writer = Writer(self.path)
-        session, _, image = writer.capture("big", chunks, 4999 * 512 + 100, chunk_bytes=512)
+        session, _, image = writer.capture("big", chunks, 4999 * 1024 + 100, chunk_bytes=1024)
         got, result = self.export(session)
-        self.assertEqual((got, result["untried"], result["verified"]), (image, [[4200 * 512, 512]], []))
+        self.assertEqual((got, result["untried"], result["verified"]), (image, [[4200 * 1024, 1024]], []))
         self.run_extract("export", session, self.folder / "sparse")
         self.assertLess((self.folder / "sparse").stat().st_blocks * 512, 200_000)
         self.assertEqual((self.folder / "sparse").stat().st_size, len(image))
@@ -627,10 +627,11 @@ class Captures(Case):
         for name in bad:
             with self.subTest(name):
                 self.refuses("export", name, self.folder / "x", says="node")
+        huge = dict(format="asl-capture-1", session="ee" * 16, source=dict(size_bytes=1 << 40), chunk_bytes=1 << 26, leaf_chunks=1024, levels=16)
         for about in (b"", b"[]", b"[" * 100000, b'{"source":{"size_bytes":-1}}', b'{"format":"asl-capture-1","session":7}',
-                      b'{"format":"asl-capture-1","session":"%s","source":{"size_bytes":%d},"chunk_bytes":1,"leaf_chunks":1,"levels":1}' % (b"0" * 32, 1 << 70)):
+                      b'{"format":"asl-capture-1","session":"%s","source":{"size_bytes":%d},"chunk_bytes":4096,"leaf_chunks":1,"levels":1}' % (b"0" * 32, 1 << 70),
+                      json.dumps(dict(huge, chunk_bytes=1 << 27)).encode(), json.dumps(dict(huge, chunk_bytes=512)).encode()):
             writer.block([node(3, [key], about, top=True)])
-        huge = dict(format="asl-capture-1", session="ee" * 16, source=dict(size_bytes=1 << 40), chunk_bytes=1 << 30, leaf_chunks=1024, levels=16)
         writer.block([node(3, [key], json.dumps(huge).encode(), top=True)])
         self.refuses("export", "ee" * 16, self.folder / "x", says="node")
         self.assertEqual(len(json.loads(self.run_extract("list", "--json"))["captures"]), 2 + len(bad))
@@ -731,7 +732,7 @@ class Damaged(Case):
         writer.block([root(noise("raw", 61)), root(text, "ZSTD"), frame(part), root(part * 2, "CHUNKED", parts=[part, part]), note(b"note!", "NOTE_MAP")])
         writer.tombstone(hash_of(text))
         writer.begin_file()
-        writer.capture("c", [noise("c", 512), None, [(256, 2, 5), noise("f", 256)]], 1536, chunk_bytes=512, label="cap")
+        writer.capture("c", [noise("c", 1024), None, [(512, 2, 5), noise("f", 512)]], 3072, chunk_bytes=1024, label="cap")
         writer.segment([dict(key=hash_of(part), block_id=1)])
         writer.record("SNAPSHOT", pack("snapshot_payload", ordinal=1, label_len=2) + b"ab")
         writer.hint()

@@ -8,7 +8,7 @@
 //! twice changes nothing, so a note that an evacuated block holds a second time
 //! does no harm.
 
-use asl_store::{Key, SessionId};
+use asl_store::{Key, SessionId, format};
 
 use crate::imagehash::ChainingValue;
 
@@ -157,7 +157,7 @@ impl NoteBuilder {
                 key,
                 cv,
             } => {
-                put(&[1]);
+                put(&[format::MAP_CHUNK]);
                 put(&index.to_le_bytes());
                 put(&latency_us.to_le_bytes());
                 put(&key.0);
@@ -168,7 +168,7 @@ impl NoteBuilder {
                 count,
                 latency_us,
             } => {
-                put(&[2]);
+                put(&[format::MAP_ZERO_CHUNKS]);
                 put(&first.to_le_bytes());
                 put(&count.to_le_bytes());
                 put(&latency_us.to_le_bytes());
@@ -179,7 +179,7 @@ impl NoteBuilder {
                 latency_us,
                 key,
             } => {
-                put(&[3]);
+                put(&[format::MAP_PIECE]);
                 put(&offset.to_le_bytes());
                 put(&len.to_le_bytes());
                 put(&latency_us.to_le_bytes());
@@ -190,7 +190,7 @@ impl NoteBuilder {
                 len,
                 latency_us,
             } => {
-                put(&[4]);
+                put(&[format::MAP_ZERO_PIECE]);
                 put(&offset.to_le_bytes());
                 put(&len.to_le_bytes());
                 put(&latency_us.to_le_bytes());
@@ -201,7 +201,7 @@ impl NoteBuilder {
                 errno,
                 latency_us,
             } => {
-                put(&[5]);
+                put(&[format::MAP_FAILURE]);
                 put(&offset.to_le_bytes());
                 put(&len.to_le_bytes());
                 put(&errno.to_le_bytes());
@@ -213,13 +213,13 @@ impl NoteBuilder {
                 key,
                 cv,
             } => {
-                put(&[6, *flags]);
+                put(&[format::MAP_LEAF_DONE, *flags]);
                 put(&index.to_le_bytes());
                 put(&key.0);
                 put(cv);
             }
             Entry::Counters(c) => {
-                put(&[7]);
+                put(&[format::MAP_COUNTERS]);
                 for value in [
                     c.reads,
                     c.read_errors,
@@ -236,7 +236,7 @@ impl NoteBuilder {
                 len,
                 digest,
             } => {
-                put(&[8]);
+                put(&[format::MAP_FINGERPRINT]);
                 put(&offset.to_le_bytes());
                 put(&len.to_le_bytes());
                 put(digest);
@@ -282,41 +282,41 @@ impl Reader<'_> {
     }
     fn entry(&mut self) -> Option<Entry> {
         Some(match self.u8()? {
-            1 => Entry::Chunk {
+            format::MAP_CHUNK => Entry::Chunk {
                 index: self.u64()?,
                 latency_us: self.u32()?,
                 key: self.key()?,
                 cv: self.array()?,
             },
-            2 => Entry::ZeroChunks {
+            format::MAP_ZERO_CHUNKS => Entry::ZeroChunks {
                 first: self.u64()?,
                 count: self.u32()?,
                 latency_us: self.u32()?,
             },
-            3 => Entry::Piece {
+            format::MAP_PIECE => Entry::Piece {
                 offset: self.u64()?,
                 len: self.u32()?,
                 latency_us: self.u32()?,
                 key: self.key()?,
             },
-            4 => Entry::ZeroPiece {
+            format::MAP_ZERO_PIECE => Entry::ZeroPiece {
                 offset: self.u64()?,
                 len: self.u32()?,
                 latency_us: self.u32()?,
             },
-            5 => Entry::Failure {
+            format::MAP_FAILURE => Entry::Failure {
                 offset: self.u64()?,
                 len: self.u64()?,
                 errno: self.u32()? as i32,
                 latency_us: self.u32()?,
             },
-            6 => Entry::LeafDone {
+            format::MAP_LEAF_DONE => Entry::LeafDone {
                 flags: self.u8()?,
                 index: self.u64()?,
                 key: self.key()?,
                 cv: self.array()?,
             },
-            7 => Entry::Counters(Counters {
+            format::MAP_COUNTERS => Entry::Counters(Counters {
                 reads: self.u64()?,
                 read_errors: self.u64()?,
                 slow_reads: self.u64()?,
@@ -324,7 +324,7 @@ impl Reader<'_> {
                 new_bytes: self.u64()?,
                 stored_bytes: self.u64()?,
             }),
-            8 => Entry::Fingerprint {
+            format::MAP_FINGERPRINT => Entry::Fingerprint {
                 offset: self.u64()?,
                 len: self.u32()?,
                 digest: self.array()?,

@@ -8,6 +8,11 @@
 
 use std::ops::Range;
 
+pub use asl_store::format::CAPTURE_FORMAT;
+use asl_store::format::{
+    self, CHUNK_FRAGMENTS, CHUNK_WHOLE, CHUNK_ZERO, FRAGMENT_DATA, FRAGMENT_UNREADABLE,
+    FRAGMENT_UNTRIED, FRAGMENT_ZERO, NODE_CAPTURE, NODE_INNER, NODE_LEAF,
+};
 use asl_store::frame::{build_node, parse_node};
 use asl_store::{Key, StoreHandle};
 use serde::{Deserialize, Serialize};
@@ -15,13 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Chunks in a leaf, and nodes in an inner node.
-pub const FAN_OUT: u64 = 1024;
-/// Node kind of a leaf.
-pub const NODE_LEAF: u32 = 1;
-/// Node kind of an inner node.
-pub const NODE_INNER: u32 = 2;
-/// Node kind of a capture's root.
-pub const NODE_CAPTURE: u32 = 3;
+pub const FAN_OUT: u64 = format::TREE_FAN_OUT;
 
 /// What a node contains; kept beside its key in the node above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,11 +28,11 @@ pub struct ChildFlags(pub u8);
 
 impl ChildFlags {
     /// Something in it is unreadable.
-    pub const UNREADABLE: u8 = 1;
+    pub const UNREADABLE: u8 = format::CHILD_UNREADABLE;
     /// Something in it was never read.
-    pub const UNTRIED: u8 = 2;
+    pub const UNTRIED: u8 = format::CHILD_UNTRIED;
     /// All of it is zero.
-    pub const ALL_ZERO: u8 = 4;
+    pub const ALL_ZERO: u8 = format::CHILD_ALL_ZERO;
     /// Whether a flag is set.
     pub fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -124,20 +123,20 @@ pub fn encode_leaf(chunk_bytes: u32, slots: &[Slot]) -> Vec<u8> {
     body.extend_from_slice(&(slots.len() as u32).to_le_bytes());
     for slot in slots {
         match slot {
-            Slot::Zero => body.push(0),
+            Slot::Zero => body.push(CHUNK_ZERO),
             Slot::Whole(key) => {
-                body.push(1);
+                body.push(CHUNK_WHOLE);
                 body.extend_from_slice(&child(key).to_le_bytes());
             }
             Slot::Fragments(fragments) => {
-                body.push(2);
+                body.push(CHUNK_FRAGMENTS);
                 body.extend_from_slice(&(fragments.len() as u32).to_le_bytes());
                 for fragment in fragments {
                     let (tag, value) = match fragment.content {
-                        Content::Zero => (0, 0),
-                        Content::Data(key) => (1, child(&key)),
-                        Content::Unreadable(errno) => (2, errno as u32),
-                        Content::Untried => (3, 0),
+                        Content::Zero => (FRAGMENT_ZERO, 0),
+                        Content::Data(key) => (FRAGMENT_DATA, child(&key)),
+                        Content::Unreadable(errno) => (FRAGMENT_UNREADABLE, errno as u32),
+                        Content::Untried => (FRAGMENT_UNTRIED, 0),
                     };
                     body.extend_from_slice(&fragment.offset.to_le_bytes());
                     body.extend_from_slice(&fragment.len.to_le_bytes());
@@ -173,9 +172,9 @@ pub fn decode_leaf(raw: &[u8], chunk_bytes: u32, span: u64) -> Result<Vec<Slot>>
         let chunk_len =
             (span - u64::from(index) * u64::from(chunk_bytes)).min(chunk_bytes.into()) as u32;
         slots.push(match reader.u8().ok_or_else(bad)? {
-            0 => Slot::Zero,
-            1 => Slot::Whole(child(reader.u32().ok_or_else(bad)?)?),
-            2 => {
+            CHUNK_ZERO => Slot::Zero,
+            CHUNK_WHOLE => Slot::Whole(child(reader.u32().ok_or_else(bad)?)?),
+            CHUNK_FRAGMENTS => {
                 let mut fragments = Vec::new();
                 let mut end = 0u32;
                 for _ in 0..reader.u32().ok_or_else(bad)? {
@@ -184,10 +183,10 @@ pub fn decode_leaf(raw: &[u8], chunk_bytes: u32, span: u64) -> Result<Vec<Slot>>
                     let (tag, value) =
                         (reader.u8().ok_or_else(bad)?, reader.u32().ok_or_else(bad)?);
                     let content = match tag {
-                        0 => Content::Zero,
-                        1 => Content::Data(child(value)?),
-                        2 => Content::Unreadable(value as i32),
-                        3 => Content::Untried,
+                        FRAGMENT_ZERO => Content::Zero,
+                        FRAGMENT_DATA => Content::Data(child(value)?),
+                        FRAGMENT_UNREADABLE => Content::Unreadable(value as i32),
+                        FRAGMENT_UNTRIED => Content::Untried,
                         _ => return Err(bad()),
                     };
                     if offset != end || len == 0 || len > chunk_len - end {
@@ -355,9 +354,6 @@ pub struct CaptureDoc {
     pub md5: Option<String>,
 }
 
-/// `format` of a [`CaptureDoc`].
-pub const CAPTURE_FORMAT: &str = "asl-capture-1";
-
 impl CaptureDoc {
     /// The artifact of the capture's root: one child, the top of the manifest.
     pub fn encode(&self, top: Key) -> Vec<u8> {
@@ -380,7 +376,7 @@ impl CaptureDoc {
             return Err(Error::Manifest("a capture of a newer kind"));
         }
         let sound = doc.chunk_bytes.is_power_of_two()
-            && (1024..=64 << 20).contains(&doc.chunk_bytes)
+            && (format::CHUNK_BYTES_MIN..=format::CHUNK_BYTES_MAX).contains(&doc.chunk_bytes)
             && u64::from(doc.leaf_chunks) == FAN_OUT
             && doc.levels == levels_for(doc.source.size_bytes, doc.chunk_bytes);
         if sound {

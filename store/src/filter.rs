@@ -23,8 +23,6 @@ const SALTS: [u32; 8] = [
 ];
 /// Bits for each key: about one false answer in 1500.
 const BITS_PER_KEY: u64 = 16;
-/// The only kind of filter so far.
-const KIND_SPLIT_BLOCK: u16 = 1;
 
 /// Path of a shard's filter file.
 pub fn filter_path(shard: u32) -> String {
@@ -93,7 +91,7 @@ pub fn encode(shard: u32, filters: &[(SegmentRef, &Filter)]) -> Vec<u8> {
     }
     fh::MAGIC.put(&mut buf, &format::FILTER_MAGIC);
     fh::VERSION.set(&mut buf, format::FORMAT_VERSION);
-    fh::KIND.set(&mut buf, KIND_SPLIT_BLOCK);
+    fh::KIND.set(&mut buf, format::FILTER_SPLIT_BLOCK);
     fh::SHARD.set(&mut buf, shard);
     fh::COUNT.set(&mut buf, filters.len() as u32);
     let body_crc = crc32c::crc32c(&buf[fh::LEN..]);
@@ -111,7 +109,7 @@ pub fn decode(shard: u32, buf: &[u8]) -> Option<Vec<(u32, Digest, Filter)>> {
         || fh::CRC.u32(buf) != crc32c::crc32c(&buf[..fh::CRC.offset])
         || fh::BODY_CRC.u32(buf) != crc32c::crc32c(&buf[fh::LEN..])
         || fh::VERSION.u16(buf) > format::FORMAT_VERSION
-        || fh::KIND.u16(buf) != KIND_SPLIT_BLOCK
+        || fh::KIND.u16(buf) != format::FILTER_SPLIT_BLOCK
         || fh::SHARD.u32(buf) != shard
     {
         return None;

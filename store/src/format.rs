@@ -83,6 +83,57 @@ pub const NOTE_MAP: u32 = 17;
 /// Note type: the state of an unfinished manifest leaf.
 pub const NOTE_LEAF: u32 = 18;
 
+/// Tree node: describes chunks of an image. Kinds below 16 belong to captures.
+pub const NODE_LEAF: u32 = 1;
+/// Tree node: children are leaves or inner nodes.
+pub const NODE_INNER: u32 = 2;
+/// Tree node: the root of a capture.
+pub const NODE_CAPTURE: u32 = 3;
+/// `format` member of a capture's description.
+pub const CAPTURE_FORMAT: &str = "asl-capture-1";
+/// Chunks in a leaf and children of an inner node; the last of each may have fewer.
+pub const TREE_FAN_OUT: u64 = 1024;
+
+/// Chunk in a leaf: read, all zeros.
+pub const CHUNK_ZERO: u8 = 0;
+/// Chunk in a leaf: one artifact.
+pub const CHUNK_WHOLE: u8 = 1;
+/// Chunk in a leaf: fragments.
+pub const CHUNK_FRAGMENTS: u8 = 2;
+
+/// Fragment of a chunk: read, all zeros.
+pub const FRAGMENT_ZERO: u8 = 0;
+/// Fragment of a chunk: an artifact.
+pub const FRAGMENT_DATA: u8 = 1;
+/// Fragment of a chunk: the device failed to deliver it.
+pub const FRAGMENT_UNREADABLE: u8 = 2;
+/// Fragment of a chunk: never read.
+pub const FRAGMENT_UNTRIED: u8 = 3;
+
+/// Flag of a node's child: something below is unreadable.
+pub const CHILD_UNREADABLE: u8 = 1;
+/// Flag of a node's child: something below was never read.
+pub const CHILD_UNTRIED: u8 = 2;
+/// Flag of a node's child: everything below is zero.
+pub const CHILD_ALL_ZERO: u8 = 4;
+
+/// Entry of a map note: a chunk was read.
+pub const MAP_CHUNK: u8 = 1;
+/// Entry of a map note: chunks were read and are zero.
+pub const MAP_ZERO_CHUNKS: u8 = 2;
+/// Entry of a map note: a piece of a chunk was read.
+pub const MAP_PIECE: u8 = 3;
+/// Entry of a map note: a piece of a chunk was read and is zero.
+pub const MAP_ZERO_PIECE: u8 = 4;
+/// Entry of a map note: a read failed.
+pub const MAP_FAILURE: u8 = 5;
+/// Entry of a map note: a manifest leaf is done.
+pub const MAP_LEAF_DONE: u8 = 6;
+/// Entry of a map note: counters of the session.
+pub const MAP_COUNTERS: u8 = 7;
+/// Entry of a map note: the first bytes of the source.
+pub const MAP_FINGERPRINT: u8 = 8;
+
 /// Record type: first record of a store, its parameters.
 pub const RECORD_CREATED: u16 = 1;
 /// Record type: a lease of block ids to a writer.
@@ -108,6 +159,11 @@ pub const RECORD_CRITICAL: u16 = 1;
 /// Record flag: part of the same append (one write, one sync) as the record before.
 pub const RECORD_CONTINUES: u16 = 2;
 
+/// Why keys were hidden: a user asked for it.
+pub const REASON_USER: u32 = 0;
+/// Why keys were hidden: they belong to a capture that was forgotten.
+pub const REASON_FORGET: u32 = 1;
+
 /// Session kinds in a session record.
 pub const SESSION_BEGUN: u8 = 1;
 /// Stopped early; what was read is reachable from the root; may be resumed.
@@ -126,6 +182,9 @@ pub const ORIGIN_RELOGGED: u8 = 2;
 /// Copied from another store.
 pub const ORIGIN_IMPORTED: u8 = 3;
 
+/// Filter kind: a split block Bloom filter.
+pub const FILTER_SPLIT_BLOCK: u16 = 1;
+
 /// Frames, records and tables start at multiples of this many bytes.
 pub const ALIGNMENT: usize = 8;
 /// No file of a store is longer (FAT32 ends just below 4 GiB; ext2 at small block sizes earlier).
@@ -140,6 +199,14 @@ pub const BLOCK_FRAMES_MAX: u32 = 4 << 20;
 pub const NODE_CHILDREN_MAX: u32 = 1 << 20;
 /// Deepest nesting of chunk lists and tree nodes.
 pub const TREE_DEPTH_MAX: usize = 16;
+/// Longest tree node artifact.
+pub const NODE_LEN_MAX: u64 = 128 << 20;
+/// Longest artifact that is a chunk list.
+pub const CHUNKED_LEN_MAX: u64 = 1 << 56;
+/// Fewest bytes of a chunk of an image.
+pub const CHUNK_BYTES_MIN: u32 = 1024;
+/// Most bytes of a chunk of an image.
+pub const CHUNK_BYTES_MAX: u32 = 64 << 20;
 /// Bytes of one page of an index segment.
 pub const PAGE_LEN: usize = 4096;
 /// Index records in one page.

@@ -192,7 +192,11 @@ impl FrameInfo {
                     return Err("a decoded length above the ceiling");
                 }
             }
-            (format::FRAME_ARTIFACT, format::ENCODING_CHUNKED) => {}
+            (format::FRAME_ARTIFACT, format::ENCODING_CHUNKED) => {
+                if self.raw_len > format::CHUNKED_LEN_MAX {
+                    return Err("an artifact's length above the ceiling");
+                }
+            }
             (format::FRAME_NOTE, format::ENCODING_RAW) => {
                 if u64::from(self.stored_len) != self.raw_len || !self.key.is_zero() {
                     return Err("a note whose lengths disagree or that has a key");
@@ -513,6 +517,11 @@ mod tests {
         assert!(parse_chunk_list(&[]).is_err());
         assert!(parse_chunk_list(&[255; 8]).is_err());
         assert!(parse_node(b"ASLNODE1\x03\0\0\0\xff\xff\xff\xff").is_err());
+        let part = |len| Encoder::chunked(Key::ZERO, &[(Key::ZERO, len)], 0).info;
+        let longest = part(format::CHUNKED_LEN_MAX);
+        assert!(FrameInfo::from_toc_entry(&longest.toc_entry(256)).is_ok());
+        let longer = part(format::CHUNKED_LEN_MAX + 1);
+        assert!(FrameInfo::from_toc_entry(&longer.toc_entry(256)).is_err());
         let node = build_node(3, &[Key([1; 32])], b"body");
         assert_eq!(
             parse_node(&node).unwrap(),

@@ -508,6 +508,7 @@ pub fn index_add_record(records: &[IndexRecord]) -> NewRecord {
 pub fn tombstone_record(keys: &[Key], block: BlockId) -> NewRecord {
     let mut payload = vec![0; tp::LEN];
     tp::COUNT.set(&mut payload, keys.len() as u32);
+    tp::REASON.set(&mut payload, format::REASON_USER);
     tp::BLOCK_ID.set(&mut payload, block.0);
     payload.extend(keys.iter().flat_map(|key| key.0));
     critical(format::RECORD_TOMBSTONE, payload)
