@@ -360,7 +360,7 @@ class Store:
         head, entries = stored[:8], stored[8:]
         need(head == struct.pack("<II", len(entries) // 40, 0) and len(entries) % 40 == 0, where, "has no valid chunk list")
         for key, length in struct.iter_unpack("<32sQ", entries):
-            need(self.entry(key)[3] == length, where, "lists a part of another length")
+            need(self.entry(key)[3] == length > 0, where, "lists a part of another length")
             yield from self.pieces(key, depth + 1)
 
     def verified(self, key):

@@ -650,9 +650,10 @@ class Damaged(Case):
             fields.update(encoding=CONSTANTS["ENCODING_ZSTD"], stored_len=len(stored), check=hash_of(stored))
             writer.block([(fields, stored)])
             self.refuses("get", fields["key"].hex(), says="longer" if name == "bomb" else "decompress")
-        lists = {"other length": u32(1, 0) + pack("chunk_entry", key=hash_of(part), bytes=99), "count": u32(2, 0) + bytes(40), "head": u32(0, 1),
+        lists = {"empty": u32(1, 0) + pack("chunk_entry", key=hash_of(b""), bytes=0),
+                 "other length": u32(1, 0) + pack("chunk_entry", key=hash_of(part), bytes=99), "count": u32(2, 0) + bytes(40), "head": u32(0, 1),
                  "unknown": u32(1, 0) + pack("chunk_entry", key=bytes(32), bytes=100), "short": b"abc", "other bytes": u32(1, 0) + pack("chunk_entry", key=hash_of(part), bytes=100)}
-        writer.block([frame(part)])
+        writer.block([frame(part), frame(b"")])
         for name, stored in lists.items():
             with self.subTest(name):
                 fields = frame(name.encode() * 20, encoding="RAW")[0]

@@ -47,7 +47,7 @@ pub fn of_image(
     let manifest = Manifest::of(doc.clone(), top);
     manifest.walk(store, 0..doc.source.size_bytes, &mut |extent| {
         if let Content::Data(key) = extent.content {
-            update(&store.get(&key)?);
+            update(&store.get_part(&key)?);
             return Ok(());
         }
         let mut left = extent.len;

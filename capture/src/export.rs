@@ -273,7 +273,7 @@ fn read_whole<'a>(
     key: &Key,
     scratch: &'a mut Scratch,
 ) -> Result<&'a [u8], String> {
-    let record = match store.lookup(key) {
+    let record = match store.lookup_part(key) {
         Ok(Some(record)) => record,
         Ok(None) => return Err(format!("artifact {key} is missing")),
         Err(error) => return Err(error.to_string()),

@@ -478,7 +478,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn node(&mut self, key: &Key, level: u32, image: Range<u64>) -> Result<()> {
-        let raw = self.store.get(key)?;
+        let raw = self.store.get_node(key)?;
         let len = image.end - image.start;
         if level == 0 {
             return self.leaf(&raw, image);

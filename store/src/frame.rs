@@ -308,7 +308,8 @@ impl Encoder {
         Frame { info, stored: raw }
     }
 
-    /// An artifact given as the list of its parts, each with its length in bytes.
+    /// An artifact given as the list of its parts, each with its length in bytes; none
+    /// is empty.
     pub fn chunked(key: Key, parts: &[(Key, u64)], flags: u16) -> Frame {
         use format::chunk_entry as ce;
         let mut stored = vec![0; 8 + parts.len() * ce::LEN];
@@ -345,10 +346,15 @@ pub fn parse_chunk_list(stored: &[u8]) -> Result<Vec<(Key, u64)>, &'static str> 
     {
         return Err("a chunk list whose length and count disagree");
     }
-    Ok(stored[8..]
+    let parts: Vec<_> = stored[8..]
         .chunks_exact(ce::LEN)
         .map(|entry| (Key(ce::KEY.array(entry)), ce::BYTES.get(entry)))
-        .collect())
+        .collect();
+    // Lists of nothing but empty parts could be followed for ever.
+    if parts.iter().any(|(_, len)| *len == 0) {
+        return Err("a chunk list with an empty part");
+    }
+    Ok(parts)
 }
 
 /// Turns stored bytes back into artifacts. Keeps its decompression context; one per
@@ -516,6 +522,8 @@ mod tests {
     fn hostile_lists_are_refused() {
         assert!(parse_chunk_list(&[]).is_err());
         assert!(parse_chunk_list(&[255; 8]).is_err());
+        let empty = Encoder::chunked(Key::ZERO, &[(Key::ZERO, 0)], 0);
+        assert!(parse_chunk_list(&empty.stored).is_err());
         assert!(parse_node(b"ASLNODE1\x03\0\0\0\xff\xff\xff\xff").is_err());
         let part = |len| Encoder::chunked(Key::ZERO, &[(Key::ZERO, len)], 0).info;
         let longest = part(format::CHUNKED_LEN_MAX);

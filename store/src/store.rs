@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
-use crate::index::{Index, Problem, open_block, record_of};
+use crate::index::{Index, Problem, block_path, open_block, record_of};
 use crate::log::LogEnd;
 use crate::segment::IndexRecord;
 use crate::state::{SnapshotInfo, State};
@@ -202,6 +202,21 @@ impl StoreHandle {
         self.get_record(&record)
     }
 
+    /// The bytes of a tree node below something visible. None is longer than
+    /// [`format::NODE_LEN_MAX`], whatever a hostile store says.
+    pub fn get_node(&self, key: &Key) -> Result<Vec<u8>> {
+        let record = self.lookup_part(key)?.ok_or(Error::NotFound(*key))?;
+        if record.raw_len > format::NODE_LEN_MAX {
+            let path = block_path(&self.view().state, record.block);
+            return Err(Error::damaged(
+                &path,
+                record.offset.into(),
+                "a tree node above the ceiling",
+            ));
+        }
+        self.get_record(&record)
+    }
+
     fn get_record(&self, record: &IndexRecord) -> Result<Vec<u8>> {
         if record.encoding == format::ENCODING_CHUNKED {
             let mut out = Vec::new();
@@ -248,28 +263,38 @@ impl StoreHandle {
             out,
             hasher: blake3::Hasher::new(),
         };
-        let mut total = 0;
-        for (key, len) in frame::parse_chunk_list(&stored).map_err(damaged)? {
+        let parts = frame::parse_chunk_list(&stored).map_err(damaged)?;
+        // Before any part is read, so that what comes out is never longer than announced.
+        let sum = parts
+            .iter()
+            .try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
+        if sum != Some(info.raw_len) {
+            return Err(damaged("a chunk list whose lengths do not add up"));
+        }
+        for (key, len) in parts {
             let child = self.lookup_part(&key)?.ok_or(Error::NotFound(key))?;
-            let copied = self.copy_record(&child, &mut hashing, depth + 1)?;
-            if copied != len {
+            if child.raw_len != len {
                 return Err(damaged("a chunk of another length than its list says"));
             }
-            total += copied;
+            self.copy_record(&child, &mut hashing, depth + 1)?;
         }
-        if hashing.hasher.finalize().as_bytes() != &record.key.0 || total != info.raw_len {
+        if hashing.hasher.finalize().as_bytes() != &record.key.0 {
             return Err(damaged("chunks whose whole does not match the key"));
         }
-        Ok(total)
+        Ok(info.raw_len)
     }
 
-    /// An artifact's bytes in buffers that are used again: for reading many. Chunk
-    /// lists are not followed.
+    /// An artifact's bytes in buffers that are used again: for reading many that fit
+    /// in memory.
     pub fn read_entry<'a>(
         &self,
         record: &IndexRecord,
         scratch: &'a mut Scratch,
     ) -> Result<&'a [u8]> {
+        if record.encoding == format::ENCODING_CHUNKED {
+            scratch.raw = self.get_record(record)?;
+            return Ok(&scratch.raw);
+        }
         let (open, info) = self.read_frame_into(record, &mut scratch.frame)?;
         let stored = &scratch.frame[format::frame_header::LEN..];
         scratch
@@ -330,7 +355,14 @@ impl StoreHandle {
         }
         let info = FrameInfo::from_header(bytes, &open.salt)
             .ok_or_else(|| damaged("no valid frame header"))?;
-        if info.key != record.key || info.stored_len != record.stored_len || !info.is_artifact() {
+        let found = (info.key, info.stored_len, info.raw_len, info.encoding);
+        let expected = (
+            record.key,
+            record.stored_len,
+            record.raw_len,
+            record.encoding,
+        );
+        if found != expected || !info.is_artifact() {
             return Err(damaged("not the artifact that the index expects"));
         }
         Ok((open, info))

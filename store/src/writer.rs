@@ -610,7 +610,8 @@ impl StoreWriter {
         Ok(self.handle.with_state(State::position))
     }
 
-    /// Reads back an artifact that may still be in the open block.
+    /// Reads back an artifact that may still be in the open block, even if it was
+    /// hidden since it was stored.
     pub fn get(&self, key: &Key) -> Result<Vec<u8>> {
         if let (Some(info), Some(block)) = (self.pending.get(key), &self.packed)
             && let Some(entry) = block
@@ -623,7 +624,7 @@ impl StoreWriter {
             return crate::frame::decode(info, stored)
                 .map_err(|what| Error::damaged(block.path(), entry.offset.into(), what));
         }
-        self.handle.get(key)
+        self.handle.get_part(key)
     }
 
     /// Reads back a note by its place, in the open block or a sealed one.

@@ -304,3 +304,44 @@ fn a_hidden_part_still_belongs_to_the_whole() {
     w.flush().unwrap();
     check(&reader(&vfs).unwrap());
 }
+
+/// An artifact that is put again for another reason keeps the flags that it has,
+/// unless it was deleted in between.
+#[test]
+fn flags_add_up() {
+    use asl_store::format::{FLAG_NODE, FLAG_ROOT};
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    let with = |n, flags| {
+        let bytes = noise(n, 400);
+        let mut encoder = Encoder::new(asl_store::Compression::None);
+        encoder.encode(Key::of(&bytes), bytes.into(), flags)
+    };
+    let flags = |handle: &asl_store::StoreHandle, n| {
+        let record = handle.lookup(&Key::of(&noise(n, 400))).unwrap();
+        record.map(|record| record.flags)
+    };
+    // In the open block, and over sealed ones.
+    for n in [1, 2] {
+        for add in [FLAG_NODE, 0, FLAG_ROOT, FLAG_NODE] {
+            w.put(with(n, add)).unwrap();
+            if n == 2 {
+                w.commit().unwrap();
+            }
+        }
+    }
+    w.commit().unwrap();
+    w.flush().unwrap();
+    for n in [1, 2] {
+        assert_eq!(flags(w.handle(), n), Some(FLAG_NODE | FLAG_ROOT));
+        assert_eq!(
+            flags(&reader(&vfs).unwrap(), n),
+            Some(FLAG_NODE | FLAG_ROOT)
+        );
+        assert_eq!(w.put(with(n, FLAG_ROOT)).unwrap(), Put::Duplicate);
+    }
+    w.tombstone(&[Key::of(&noise(1, 400))]).unwrap();
+    w.put(with(1, 0)).unwrap();
+    w.commit().unwrap();
+    assert_eq!(flags(w.handle(), 1), Some(0));
+}

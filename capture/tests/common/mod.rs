@@ -169,7 +169,7 @@ pub fn image(store: &StoreHandle, root: &Key) -> Image {
             let range = extent.offset as usize..end as usize;
             match extent.content {
                 Content::Zero => image.bytes[range].fill(0),
-                Content::Data(key) => image.bytes[range].copy_from_slice(&store.get(&key)?),
+                Content::Data(key) => image.bytes[range].copy_from_slice(&store.get_part(&key)?),
                 Content::Unreadable(errno) => match image.unreadable.last_mut() {
                     Some((start, len, last))
                         if *start + *len == extent.offset && *last == errno =>
