@@ -134,6 +134,9 @@ pub struct DiskReport {
     pub session: SessionId,
     /// How it went; the same as in the store, if it got there.
     pub doc: CaptureDoc,
+    /// Of the bytes read, those that no power cut can take: all of them, unless the
+    /// destination had no room for the last.
+    pub durable_bytes: u64,
     /// Root artifact; none where not even the manifest fitted.
     pub root: Option<Key>,
     /// What the medium refused, merged and ascending.
@@ -579,6 +582,12 @@ fn finish(
     }
     let unreadable: Vec<_> = committer.map().unreadable_runs().collect();
     let finished = end == End::Reading(EndReason::Finished);
+    // A writer that failed for lack of room takes nothing more, and says only that.
+    let mut full = end == End::DestinationFull;
+    let mut is_full = |error: &asl_store::Error| {
+        full |= error.is_full();
+        full && (error.is_full() || matches!(error, asl_store::Error::Poisoned))
+    };
     let written = committer.sync().and_then(|()| {
         observer.synced(committer.map());
         write_root(
@@ -594,7 +603,7 @@ fn finish(
     let (mut doc, root) = match written {
         Ok((doc, root)) => (doc, Some(root)),
         // The notes hold everything: the manifest is written when there is room.
-        Err(Error::Store(error)) if error.is_full() => (
+        Err(Error::Store(error)) if is_full(&error) => (
             document(&committer, session, begun, options, clock, end, None),
             None,
         ),
@@ -612,11 +621,12 @@ fn finish(
     } else {
         format::SESSION_PAUSED
     };
+    let durable_bytes = committer.durable_bytes();
     let mut writer = committer.into_writer();
     let root = match writer.end_session(kind, root, &body) {
         Ok(()) => root,
         // What is durable is salvaged at the next opening; the report says what to do.
-        Err(error) if error.is_full() => None,
+        Err(error) if is_full(&error) => None,
         Err(error) => return Err(error.into()),
     };
     let end = end_of(root);
@@ -627,12 +637,13 @@ fn finish(
     };
     match closed {
         // The session's record is durable: a snapshot more or less changes nothing.
-        Err(error) if !error.is_full() => return Err(error.into()),
+        Err(error) if !is_full(&error) => return Err(error.into()),
         _ => {}
     }
     Ok(DiskReport {
         session,
         doc,
+        durable_bytes,
         root,
         unreadable,
         end,

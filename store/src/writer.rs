@@ -92,6 +92,8 @@ pub struct StoreWriter {
     packed: Option<BlockWriter>,
     packed_artifacts: u32,
     pending: HashMap<Key, FrameInfo>,
+    /// Blocks whose frames went to another one: places that were given out stay good.
+    moved: HashMap<BlockId, BlockId>,
     /// The first segment number that this writer has not used, should a record that
     /// names one have failed.
     pub(crate) next_segment: u32,
@@ -137,6 +139,7 @@ impl StoreWriter {
             packed: None,
             packed_artifacts: 0,
             pending: HashMap::new(),
+            moved: HashMap::new(),
             next_segment: 0,
             ballast: false,
             full: false,
@@ -437,6 +440,7 @@ impl StoreWriter {
     /// Moves all frames of a block whose file is not to be trusted to a new file.
     fn move_frames(&mut self, old: BlockWriter) -> Result<BlockWriter> {
         let (path, class) = (old.path().to_owned(), old.header().class);
+        let from = old.header().id;
         let frames = old.into_rescued()?;
         let mut block = self.create_block(class)?;
         let mut moved = frames
@@ -453,7 +457,10 @@ impl StoreWriter {
             .vfs
             .remove(&gone)
             .and_then(|()| self.vfs.sync_dir(block::OPEN_DIR));
-        moved.map(|()| block)
+        moved?;
+        // In the same order behind a header of the same length: every offset stays.
+        self.moved.insert(from, block.header().id);
+        Ok(block)
     }
 
     // ---- commits ----
@@ -628,7 +635,10 @@ impl StoreWriter {
     }
 
     /// Reads back a note by its place, in the open block or a sealed one.
-    pub fn note_at(&self, block: BlockId, offset: u32) -> Result<Vec<u8>> {
+    pub fn note_at(&self, mut block: BlockId, offset: u32) -> Result<Vec<u8>> {
+        while let Some(other) = self.moved.get(&block) {
+            block = *other;
+        }
         match &self.packed {
             Some(open) if open.header().id == block => open.read_back(offset),
             _ => self.handle.note_at(block, offset),

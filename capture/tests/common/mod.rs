@@ -2,15 +2,17 @@
 //! the disk's own.
 #![allow(dead_code)]
 
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use asl_capture::commit::SyncPolicy;
 use asl_capture::device::fault::FaultDevice;
 use asl_capture::digests::ExtraDigests;
 use asl_capture::disk::{DiskOptions, DiskReport, Observer, Progress, Tuning, capture_disk};
-use asl_capture::manifest::{Content, Manifest};
+use asl_capture::manifest::{CaptureDoc, Content, Manifest};
+use asl_capture::map::{RangeState, RescueMap, StateKind};
 use asl_capture::pass::PlanOptions;
 use asl_capture::reader::{Clock, Control, Limits};
 use asl_capture::session::{self, Capture};
@@ -40,6 +42,83 @@ impl Observer for Silent {
     fn finishing(&self) {}
 }
 
+/// Remembers what a capture said is durable, over all its runs.
+#[derive(Default)]
+pub struct Ledger {
+    known: Mutex<Option<RescueMap>>,
+    /// What the run under way found; never less than what was known to be durable.
+    found: AtomicU64,
+    pub lost: Mutex<Vec<String>>,
+}
+
+impl Observer for Ledger {
+    fn progress(&self, progress: &Progress) {
+        let found = self.found.load(Ordering::Relaxed);
+        assert_eq!(progress.durable_bytes, self.durable_bytes().max(found));
+    }
+    fn resumed(&self, rescued_bytes: u64) {
+        self.found.store(rescued_bytes, Ordering::Relaxed);
+    }
+    fn finishing(&self) {}
+    fn synced(&self, map: &RescueMap) {
+        let mut known = self.known.lock().unwrap();
+        if let Some(before) = &*known {
+            for run in before.runs_of(StateKind::Copied) {
+                let now = map.run_at(run.start).unwrap();
+                assert!(
+                    now.state == RangeState::Copied && now.end() >= run.end(),
+                    "{run:?} was durable before"
+                );
+            }
+        }
+        *known = Some(map.clone());
+    }
+    fn notes_lost(&self, what: &str) {
+        self.lost.lock().unwrap().push(what.to_owned());
+    }
+}
+
+impl Clone for Ledger {
+    fn clone(&self) -> Self {
+        Self {
+            known: Mutex::new(self.known.lock().unwrap().clone()),
+            found: AtomicU64::new(0),
+            lost: Mutex::new(self.lost.lock().unwrap().clone()),
+        }
+    }
+}
+
+impl Ledger {
+    /// Bytes of the source that were said to be safe.
+    pub fn durable_bytes(&self) -> u64 {
+        let known = self.known.lock().unwrap();
+        known.as_ref().map_or(0, RescueMap::copied_bytes)
+    }
+
+    /// Bytes that no later run may read: copied, or known to be bad.
+    pub fn settled(&self) -> Vec<Range<u64>> {
+        let known = self.known.lock().unwrap();
+        let runs = known.iter().flat_map(|map| map.runs());
+        let settled = runs
+            .filter(|run| matches!(run.state.kind(), StateKind::Copied | StateKind::Unreadable));
+        settled.map(|run| run.range()).collect()
+    }
+
+    /// Asserts that no read of `disk` since `mark` touched what was durable then.
+    pub fn assert_not_read_again(settled: &[Range<u64>], disk: &FaultDevice, mark: usize) {
+        for read in &disk.log()[mark..] {
+            let at = settled.partition_point(|range| range.end <= read.offset);
+            assert!(
+                settled
+                    .get(at)
+                    .is_none_or(|range| range.start >= read.offset + read.len),
+                "{read:?} touches {:?}, which was durable",
+                settled[at]
+            );
+        }
+    }
+}
+
 pub fn context(seed: u8) -> Context {
     Context {
         owner: asl_store::Owner {
@@ -57,23 +136,33 @@ pub fn context(seed: u8) -> Context {
 pub fn write_options() -> WriteOptions {
     WriteOptions {
         ballast_bytes: 64 << 10,
-        flush_entries: 400,
+        flush_entries: 100,
         flush_blocks: 16,
         ..WriteOptions::default()
     }
 }
 
 pub fn fresh() -> FaultVfs {
+    fresh_with(256 << 10, 128 << 10)
+}
+
+/// A store with blocks of this size and this small threshold, in bytes.
+pub fn fresh_with(block_size: u64, small_threshold: u64) -> FaultVfs {
     let vfs = FaultVfs::new();
     let params = Params {
         shards: 4,
-        block_size: 256 << 10,
-        large_size: 256 << 10,
-        small_threshold: 128 << 10,
+        block_size,
+        large_size: block_size.max(small_threshold),
+        small_threshold,
         packed_max: 4096,
     };
     create(&vfs, &params, &context(1), &write_options()).unwrap();
     vfs
+}
+
+/// Whether the long sweeps were asked for.
+pub fn all() -> bool {
+    std::env::var_os("ASL_TEST_ALL").is_some()
 }
 
 pub fn writer(vfs: &FaultVfs, seed: u8) -> asl_store::Result<StoreWriter> {
@@ -114,7 +203,16 @@ pub fn run(
     seed: u8,
     options: &DiskOptions,
 ) -> asl_capture::Result<DiskReport> {
-    let writer = writer(vfs, seed)?;
+    watched_run(writer(vfs, seed)?, disk, options, &Silent)
+}
+
+/// [`run`] with an observer.
+pub fn watched_run(
+    writer: StoreWriter,
+    disk: &FaultDevice,
+    options: &DiskOptions,
+    observer: &dyn Observer,
+) -> asl_capture::Result<DiskReport> {
     let source = Arc::new(disk.reopened("/dev/test"));
     let resume = unfinished(writer.handle(), disk);
     let clock = Arc::new(TickingClock::default());
@@ -125,7 +223,7 @@ pub fn run(
         options,
         clock,
         Arc::new(Control::default()),
-        &Silent,
+        observer,
     )
 }
 
@@ -192,10 +290,16 @@ pub fn image(store: &StoreHandle, root: &Key) -> Image {
 
 /// Asserts that a finished capture holds exactly what the disk gives.
 pub fn assert_captured(store: &StoreHandle, report: &DiskReport, disk: &FaultDevice) {
-    let image = image(store, &report.root.expect("a finished capture has a root"));
+    let root = report.root.expect("a finished capture has a root");
+    assert_image(store, &root, &report.doc, disk);
+}
+
+/// Asserts that the manifest of `root` is finished and holds exactly what the disk gives.
+pub fn assert_image(store: &StoreHandle, root: &Key, doc: &CaptureDoc, disk: &FaultDevice) {
+    let image = image(store, root);
     let mut expected = content(disk);
-    let sector = u64::from(report.doc.source.physical_sector_bytes);
-    let size = report.doc.source.size_bytes;
+    let sector = u64::from(doc.source.logical_sector_bytes);
+    let size = doc.source.size_bytes;
     let bad: Vec<(u64, u64)> = disk
         .bad_sectors()
         .iter()
@@ -225,7 +329,7 @@ pub fn assert_captured(store: &StoreHandle, report: &DiskReport, disk: &FaultDev
         expected[*start as usize..(*start + *len) as usize].fill(0);
     }
     assert_eq!(
-        report.doc.image_blake3.as_deref(),
+        doc.image_blake3.as_deref(),
         Some(blake3::hash(&expected).to_hex().as_str())
     );
 }
