@@ -776,13 +776,18 @@ impl LogWriter {
 
     fn rotate(&mut self, vfs: &dyn Vfs, nonce: [u8; 16], now_unix_ns: i64) -> Result<()> {
         let old = self.place;
-        let mut name = LogName {
+        // Higher than any there is: of files that begin at one position the last one counts,
+        // and of those that a crash abandoned any may be gone.
+        let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
+        let generations = entries
+            .iter()
+            .filter_map(|entry| LogName::parse(&entry.name))
+            .filter(|name| name.first == old.position.0)
+            .map(|name| name.generation + 1);
+        let name = LogName {
             first: old.position.0,
-            generation: 0,
+            generation: generations.max().unwrap_or(0),
         };
-        while vfs.metadata(&name.path()).is_ok() {
-            name.generation += 1;
-        }
         self.begin_file(
             vfs,
             LogHeader {

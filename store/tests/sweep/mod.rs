@@ -15,7 +15,7 @@ use asl_store::log::{LogEnd, LogFiles};
 use asl_store::vfs::fault::FaultVfs;
 use asl_store::{
     Compression, Encoder, Error, Key, Result, SessionId, SnapshotId, StoreHandle, StoreWriter,
-    block, format, index, segment,
+    WriteOptions, block, format, index, segment,
 };
 
 use crate::common::{context, noise, options};
@@ -85,9 +85,19 @@ pub struct Ledger {
     /// The first step whose effect was not acknowledged.
     resume: usize,
     writers: u8,
+    /// Of the writers, where not the usual one.
+    log_file_len: Option<u64>,
 }
 
 impl Ledger {
+    /// A client whose log files are short.
+    pub fn with_log_files_of(bytes: u64) -> Ledger {
+        Ledger {
+            log_file_len: Some(bytes),
+            ..Ledger::default()
+        }
+    }
+
     /// What the client would see after the whole of `script`.
     fn expected(script: &[Step]) -> BTreeMap<Key, Vec<u8>> {
         let (mut keys, mut visible) = (BTreeMap::new(), BTreeMap::new());
@@ -131,8 +141,15 @@ impl Ledger {
         let w = StoreWriter::open(
             Arc::new(vfs.clone()),
             context(self.writers.wrapping_add(10)),
-            options(),
+            WriteOptions {
+                log_file_len: self.log_file_len.unwrap_or(options().log_file_len),
+                ..options()
+            },
         )?;
+        if vfs.crashed() {
+            // It died over a cache, and was none the wiser.
+            return Err(Error::Poisoned);
+        }
         self.check_recovered(&w);
         Ok(w)
     }
@@ -365,7 +382,12 @@ impl Ledger {
         // Opening again finds nothing to mend and changes nothing that counts.
         let again = vfs.fork();
         let w = self.clone().open_writer(&again).unwrap();
-        assert_eq!(w.recovery(), &asl_store::Recovery::default());
+        let recovery = asl_store::Recovery {
+            // A torn tail stays the end of its file until there is something to append.
+            torn_log_bytes: w.recovery().torn_log_bytes,
+            ..Default::default()
+        };
+        assert_eq!(w.recovery(), &recovery);
         drop(w);
         self.check_reader(&again);
         self
@@ -403,11 +425,6 @@ pub fn check_whole(vfs: &FaultVfs) {
         let segment = segment::Segment::open(vfs, state.store_id(), &of).unwrap();
         assert_eq!(segment.digest().unwrap(), of.digest);
     }
-}
-
-/// What a store that never was in trouble would say of an error.
-pub fn is_full(error: &Error) -> bool {
-    error.is_full()
 }
 
 /// The main script: small and large artifacts, notes, syncs, commits, tombstones
@@ -467,14 +484,14 @@ pub fn script() -> Vec<Step> {
 pub fn merging_script() -> Vec<Step> {
     use Step::*;
     let mut steps = Vec::new();
-    for round in 0..9 {
+    for round in 0..11 {
         steps.extend((0..6).map(|n| Put(100 + 10 * round + n, 40)));
         steps.push(Commit);
         if round % 3 == 2 {
             steps.push(Rm(vec![100 + 10 * round, 100 + 10 * (round - 1)]));
         }
         steps.push(Flush);
-        if round == 6 {
+        if round == 3 {
             steps.push(Snapshot("before the merge"));
             steps.push(Put(100 + 10 * (round - 1), 40));
         }
