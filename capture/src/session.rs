@@ -189,17 +189,38 @@ pub fn unfinished_of(
     identity: &Identity,
     geometry: &Geometry,
 ) -> Result<Vec<Capture>> {
+    captures_of(store, identity, geometry, Capture::is_unfinished)
+}
+
+/// Finished captures of a source in which the medium refused something, newest first:
+/// reading can go on with retries, and nothing that was read is read again.
+pub fn retryable_of(
+    store: &StoreHandle,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<Vec<Capture>> {
+    captures_of(store, identity, geometry, |capture| {
+        let doc = capture.doc.as_ref();
+        capture.state == CaptureState::Finished && doc.is_some_and(|doc| !doc.complete)
+    })
+}
+
+fn captures_of(
+    store: &StoreHandle,
+    identity: &Identity,
+    geometry: &Geometry,
+    wanted: impl Fn(&Capture) -> bool,
+) -> Result<Vec<Capture>> {
     let mut captures = list(store)?;
     captures.reverse();
     captures.retain(|capture| {
-        let same = same_source(&capture.begun.source, identity, geometry);
-        let plausible = match same {
+        let plausible = match same_source(&capture.begun.source, identity, geometry) {
             Sameness::Certain => true,
             // Without a serial the place must agree as well, or every stick of a size is alike.
             Sameness::Likely => capture.begun.source.backing_file == identity.backing_file,
             Sameness::Other(_) => false,
         };
-        capture.is_unfinished() && plausible
+        wanted(capture) && plausible
     });
     Ok(captures)
 }

@@ -105,3 +105,48 @@ fn a_disk_that_vanishes_is_resumed() {
     assert_captured(&reader(&vfs), &second, &disk);
     assert!(disk.delivered_again_since(mark).is_empty());
 }
+
+/// A finished capture goes on with retries: weak sectors are won, nothing else is read.
+#[test]
+fn retries_go_on_with_a_finished_capture() {
+    use asl_capture::device::Source;
+    let disk = FaultDevice::builder(2 << 20)
+        .seed(8)
+        .bad(700..702)
+        .weak(1500..1503, 2, 61)
+        .build();
+    let vfs = fresh();
+    let first = run(&vfs, &disk, 2, &disk_options()).unwrap();
+    assert!(
+        first.doc.unreadable_bytes > 2 * 512,
+        "some weak sectors are left"
+    );
+    let mark = disk.log_len();
+    let mut options = disk_options();
+    options.plan.retries = 3;
+    let writer = writer(&vfs, 3).unwrap();
+    let capture =
+        asl_capture::session::retryable_of(writer.handle(), disk.identity(), &disk.geometry())
+            .unwrap()
+            .remove(0);
+    let clock = std::sync::Arc::new(TickingClock::default());
+    let source = std::sync::Arc::new(disk.reopened("/dev/other"));
+    let control = std::sync::Arc::default();
+    let second = asl_capture::disk::capture_disk(
+        source,
+        writer,
+        Some(&capture),
+        &options,
+        clock,
+        control,
+        &Silent,
+    )
+    .unwrap();
+    assert_eq!(second.session, first.session);
+    assert_eq!(second.doc.unreadable_bytes, 2 * 512);
+    assert_captured(&reader(&vfs), &second, &disk);
+    assert!(
+        disk.log()[mark..].iter().all(|read| read.len <= 512),
+        "only single bad sectors are tried"
+    );
+}

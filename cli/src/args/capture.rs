@@ -43,7 +43,8 @@ pub enum CaptureCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   asl-capture disk /dev/sdX --store /mnt/usb/rescue
-  asl-capture disk /dev/sdX --label \"Anna's laptop\" --retries 3
+  asl-capture disk /dev/sdX --label \"Anna's laptop\"
+  asl-capture disk /dev/sdX --resume --retries 3
   asl-capture disk disk.img --new
 
 Exit codes: 0 every byte was read; 3 finished, some bytes are unreadable;
@@ -92,7 +93,7 @@ pub struct CaptureDisk {
     #[arg(long, value_name = "MAPFILE", conflicts_with = "range")]
     pub domain: Option<PathBuf>,
 
-    /// Go on with an unfinished capture of this disk, or fail
+    /// Go on with a capture of this disk, even a finished one, or fail
     #[arg(long, conflicts_with = "new")]
     pub resume: bool,
 

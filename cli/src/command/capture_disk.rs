@@ -88,16 +88,24 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
             error,
         )
     };
-    let resume = match args.new {
-        true => None,
-        false => session::unfinished_of(writer.handle(), source.identity(), &geometry)
-            .map_err(|error| lib_failed(&error))?
-            .into_iter()
-            .next(),
+    let (identity, handle) = (source.identity(), writer.handle());
+    let resume = match (args.new, args.resume) {
+        (true, _) => Ok(Vec::new()),
+        (false, false) => session::unfinished_of(handle, identity, &geometry),
+        (false, true) => {
+            session::unfinished_of(handle, identity, &geometry).and_then(|mut found| {
+                found.extend(session::retryable_of(handle, identity, &geometry)?);
+                Ok(found)
+            })
+        }
     };
+    let resume = resume
+        .map_err(|error| lib_failed(&error))?
+        .into_iter()
+        .next();
     if args.resume && resume.is_none() {
         return Err(CliError::new(format!(
-            "the store has no unfinished capture of {}",
+            "the store has no capture of {} to go on with",
             text::path(&args.source)
         ))
         .hint("leave out --resume to begin one, or see: asl captures"));
@@ -289,7 +297,7 @@ fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Res
         End::Reading(EndReason::Finished) => {
             let next = match result.unreadable_bytes {
                 0 => format!("get it back: asl export {id} FILE --sparse --store {store}"),
-                _ => format!("to try the bad sectors again: {again} --new --retries 3; to get it back: asl export {id} FILE --sparse --store {store}"),
+                _ => format!("to try the bad sectors again: {again} --resume --retries 3; to get it back: asl export {id} FILE --sparse --store {store}"),
             };
             face.report.note(&next);
         }
