@@ -468,11 +468,14 @@ impl StoreWriter {
     /// Seals the open block and logs it: everything put so far is visible and
     /// durable when this returns.
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_with(None)
+        self.commit_with(|_| None)
     }
 
-    /// Commits, then appends `record`.
-    fn commit_with(&mut self, record: Option<NewRecord>) -> Result<()> {
+    /// Commits, then appends what `record` makes of the block that was sealed, if any was.
+    fn commit_with(
+        &mut self,
+        record: impl FnOnce(Option<BlockId>) -> Option<NewRecord>,
+    ) -> Result<()> {
         self.check()?;
         if let Some(block) = self.packed.take() {
             self.packed_artifacts = 0;
@@ -480,12 +483,14 @@ impl StoreWriter {
                 let _ = self.vfs.remove(block.path());
             } else {
                 let sealed = self.seal(block).inspect_err(|_| self.poisoned = true)?;
+                // Its frames may have moved to another block than they were put into.
+                let record = record(Some(sealed.header.id));
                 self.log_sealed(&sealed, format::ORIGIN_WRITTEN, record)?;
                 self.pending.clear();
                 return self.flush_if_due();
             }
         }
-        record.map_or(Ok(()), |record| self.append(record))
+        record(None).map_or(Ok(()), |record| self.append(record))
     }
 
     /// Seals a block. Where its file cannot be synced, its frames go to another.
@@ -536,8 +541,8 @@ impl StoreWriter {
     pub fn tombstone(&mut self, keys: &[Key]) -> Result<()> {
         for keys in keys.chunks(TOMBSTONES_MAX) {
             let payload: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
-            let (block, _) = self.append_note(format::NOTE_TOMBSTONES, payload)?;
-            self.commit_with(Some(state::tombstone_record(keys, block)))?;
+            self.append_note(format::NOTE_TOMBSTONES, payload)?;
+            self.commit_with(|block| block.map(|block| state::tombstone_record(keys, block)))?;
         }
         Ok(())
     }
@@ -583,7 +588,7 @@ impl StoreWriter {
                 max,
             });
         }
-        self.commit_with(Some(state::session_record(session, kind, root, body)))
+        self.commit_with(|_| Some(state::session_record(session, kind, root, body)))
     }
 
     // ---- the end ----

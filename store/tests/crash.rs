@@ -25,6 +25,12 @@ fn leaves_directories_in_doubt(op: &Op) -> bool {
     op.kind == OpKind::SyncDir && PARENTS.contains(&op.path.as_str())
 }
 
+/// One of `stride`, shifted by `shift`; all of them when all were asked for.
+fn every<T>(stride: usize, shift: u64, of: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let stride = if all() { 1 } else { stride };
+    of.into_iter().skip(shift as usize % stride).step_by(stride)
+}
+
 fn policies(n: u64) -> Vec<CrashPolicy> {
     let seeds = if all() { 12 } else { 1 };
     let seeds = (0..seeds).map(|at| at * 1000 + n);
@@ -88,12 +94,10 @@ fn fail_at(base: &FaultVfs, client: &Ledger, script: &[Step], op: &Op, errno: i3
             client.clone().survive(&vfs.fork(), script);
         } else {
             survive(&client, &vfs.fork(), script);
-            survive(&client, &vfs.power_cut(CrashPolicy::LoseUnsynced), script);
-            survive(
-                &client,
-                &vfs.power_cut(CrashPolicy::Reorder { seed: n }),
-                script,
-            );
+            let cuts = [CrashPolicy::LoseUnsynced, CrashPolicy::Reorder { seed: n }];
+            for policy in every(2, n, cuts) {
+                survive(&client, &vfs.power_cut(policy), script);
+            }
         }
         let trace = vfs.trace();
         let (before, after) = trace.split_at(n as usize);
@@ -120,109 +124,125 @@ fn fail_at(base: &FaultVfs, client: &Ledger, script: &[Step], op: &Op, errno: i3
     });
 }
 
+/// A way to run a script: who runs it, and what.
+struct Story {
+    base: FaultVfs,
+    client: Ledger,
+    script: Vec<Step>,
+    ops: Vec<Op>,
+}
+
+impl Story {
+    fn new(client: Ledger, script: Vec<Step>) -> Story {
+        let base = fresh();
+        let ops = trace(&base, &client, &script);
+        Story {
+            base,
+            client,
+            script,
+            ops,
+        }
+    }
+
+    fn plain() -> Story {
+        Story::new(Ledger::default(), script())
+    }
+
+    fn merging() -> Story {
+        let story = Story::new(Ledger::default(), merging_script());
+        let removed = story.count(OpKind::Remove, "index/");
+        assert!(removed > 4, "the script is about merges");
+        story
+    }
+
+    fn with_short_logs() -> Story {
+        let story = Story::new(Ledger::with_log_files_of(700), script());
+        let begun = story.count(OpKind::Create, "log/log-");
+        assert!(begun > 4, "the script is about log files");
+        story
+    }
+
+    fn count(&self, kind: OpKind, path: &str) -> usize {
+        let of = self.ops.iter();
+        of.filter(|op| op.kind == kind && op.path.starts_with(path))
+            .count()
+    }
+
+    /// Crashes at one of `stride` operations.
+    fn crash(&self, stride: usize) {
+        for op in every(stride, 1, &self.ops) {
+            crash_at(&self.base, &self.client, &self.script, op);
+        }
+    }
+
+    /// Fails one of `stride` operations.
+    fn fail(&self, stride: usize, errno: i32, mode: FailMode) {
+        for op in every(stride, 2, &self.ops) {
+            fail_at(&self.base, &self.client, &self.script, op, errno, mode);
+        }
+    }
+}
+
 /// Covers B5, B10, B11, S5.
 #[test]
 fn a_crash_at_any_operation_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    for op in trace(&base, &client, &script) {
-        crash_at(&base, &client, &script, &op);
-    }
+    Story::plain().crash(1);
 }
 
 #[test]
 fn a_crash_while_segments_are_written_and_merged_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), merging_script());
-    let stride = if all() { 1 } else { 11 };
-    let ops = trace(&base, &client, &script);
-    let removed = ops
-        .iter()
-        .filter(|op| op.kind == OpKind::Remove && op.path.starts_with("index"));
-    assert!(removed.count() > 4, "the test wants merges");
-    for op in ops.iter().rev().step_by(stride) {
-        crash_at(&base, &client, &script, op);
-    }
+    Story::merging().crash(17);
 }
 
 #[test]
 fn a_crash_where_log_files_are_short_loses_nothing_acknowledged() {
-    let (base, script) = (fresh(), script());
-    let client = Ledger::with_log_files_of(700);
-    let stride = if all() { 1 } else { 3 };
-    let ops = trace(&base, &client, &script);
-    let files = ops
-        .iter()
-        .filter(|op| op.kind == OpKind::Create && op.path.starts_with("log/log-"));
-    assert!(files.count() > 4, "the test wants log files");
-    for op in ops.iter().step_by(stride) {
-        crash_at(&base, &client, &script, op);
-    }
+    Story::with_short_logs().crash(7);
 }
 
 #[test]
 fn an_error_at_any_operation_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    for op in trace(&base, &client, &script) {
-        fail_at(&base, &client, &script, &op, EIO, FailMode::Once);
-    }
+    Story::plain().fail(1, EIO, FailMode::Once);
 }
 
 #[test]
 fn an_error_while_segments_are_written_and_merged_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), merging_script());
-    let stride = if all() { 1 } else { 11 };
-    for op in trace(&base, &client, &script).iter().rev().step_by(stride) {
-        fail_at(&base, &client, &script, op, EIO, FailMode::Once);
-    }
+    Story::merging().fail(17, EIO, FailMode::Once);
 }
 
 #[test]
 fn an_error_where_log_files_are_short_loses_nothing_acknowledged() {
-    let (base, script) = (fresh(), script());
-    let client = Ledger::with_log_files_of(700);
-    let stride = if all() { 1 } else { 3 };
-    for op in trace(&base, &client, &script).iter().step_by(stride) {
-        fail_at(&base, &client, &script, op, EIO, FailMode::Once);
-    }
+    Story::with_short_logs().fail(7, EIO, FailMode::Once);
 }
 
 #[test]
 fn a_destination_that_fails_for_good_keeps_what_was_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    for op in trace(&base, &client, &script) {
-        fail_at(&base, &client, &script, &op, EIO, FailMode::Sticky);
-    }
+    Story::plain().fail(5, EIO, FailMode::Sticky);
 }
 
 #[test]
 fn a_destination_that_is_full_from_any_operation_on_keeps_what_was_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    for op in trace(&base, &client, &script) {
-        fail_at(&base, &client, &script, &op, ENOSPC, FailMode::Sticky);
-    }
+    Story::plain().fail(5, ENOSPC, FailMode::Sticky);
 }
 
 /// Room runs out at a sync, where a filesystem that allocates late finds out.
 #[test]
 fn a_lack_of_room_found_late_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    for op in trace(&base, &client, &script) {
-        if op.kind == OpKind::Sync {
-            fail_at(&base, &client, &script, &op, ENOSPC, FailMode::Once);
-        }
-    }
+    let mut story = Story::plain();
+    story.ops.retain(|op| op.kind == OpKind::Sync);
+    story.fail(3, ENOSPC, FailMode::Once);
 }
 
 /// Error after error, then a crash: any two or three of the script's operations.
 #[test]
 fn errors_before_a_crash_lose_nothing_acknowledged() {
-    for (client, script) in [
-        (Ledger::default(), script()),
-        (Ledger::with_log_files_of(700), script()),
-        (Ledger::default(), merging_script()),
-    ] {
-        let base = fresh();
-        let ops = trace(&base, &client, &script);
-        let cases = if all() { 4000 } else { 60 };
+    for Story {
+        base,
+        client,
+        script,
+        ops,
+    } in [Story::plain(), Story::with_short_logs(), Story::merging()]
+    {
+        let cases = if all() { 2000 } else { 25 };
         for seed in 0..cases {
             let mut draws = noise(seed, 32).into_iter().map(u64::from);
             let mut draw = move |below: u64| {
@@ -271,9 +291,13 @@ fn errors_before_a_crash_lose_nothing_acknowledged() {
 /// A crash while the next opening mends what the first one left, and again.
 #[test]
 fn a_crash_during_recovery_loses_nothing_acknowledged() {
-    let (base, client, script) = (fresh(), Ledger::default(), script());
-    let stride = if all() { 1 } else { 9 };
-    for op in trace(&base, &client, &script).iter().step_by(stride) {
+    let Story {
+        base,
+        client,
+        script,
+        ops,
+    } = Story::plain();
+    for op in every(17, 5, &ops) {
         let n = op.number;
         let vfs = base.fork();
         vfs.set_seed(n);
