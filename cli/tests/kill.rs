@@ -1,0 +1,110 @@
+//! The real program killed at random moments: nothing durable is lost, and the same
+//! command goes on until the image is whole.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn program(name: &str) -> Command {
+    let built = match name {
+        "asl" => env!("CARGO_BIN_EXE_asl"),
+        _ => env!("CARGO_BIN_EXE_asl-capture"),
+    };
+    match std::env::var("ASL_TEST_BIN_DIR") {
+        Ok(dir) => Command::new(Path::new(&dir).join(name)),
+        Err(_) => Command::new(built),
+    }
+}
+
+fn json(command: &mut Command) -> (i32, serde_json::Value) {
+    let output = command.arg("--json").arg("--quiet").output().unwrap();
+    let value = serde_json::from_slice(&output.stdout);
+    let value = value.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), value)
+}
+
+/// Covers B10, K4. Everyday 4 kills, with `ASL_TEST_ALL` 20.
+#[test]
+fn killed_captures_go_on_and_end_whole() {
+    let kills = if std::env::var_os("ASL_TEST_ALL").is_some() {
+        20
+    } else {
+        4
+    };
+    let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (disk, store) = (room.path().join("disk.img"), room.path().join("store"));
+    // Compressible, so that a high level takes its time; no two chunks are equal.
+    let mut image = vec![0; 48 << 20];
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    for block in image.chunks_mut(4096) {
+        noise.fill(&mut block[..2048]);
+    }
+    std::fs::write(&disk, &image).unwrap();
+    assert!(
+        program("asl")
+            .args(["store", "init", "--quiet"])
+            .arg(&store)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let capture = |more: &[&str]| {
+        let mut command = program("asl-capture");
+        command
+            .arg("disk")
+            .arg(&disk)
+            .arg("--store")
+            .arg(&store)
+            .args(["--compression", "17"])
+            .args(more);
+        command
+    };
+    let mut random = blake3::Hasher::new().update(b"kills").finalize_xof();
+    for kill in 0..kills {
+        let mut byte = [0];
+        random.fill(&mut byte);
+        let mut child = capture(&["--quiet"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_millis(100 + u64::from(byte[0]) * 9);
+        while Instant::now() < end && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        // Whoever looks meanwhile sees a sound store.
+        let (code, list) = json(program("asl").args(["captures", "--store"]).arg(&store));
+        assert_eq!(code, 0, "after kill {kill}: {list}");
+    }
+    let (code, result) = json(&mut capture(&[]));
+    assert_eq!(code, 0, "{result}");
+    assert_eq!(result["rescued_bytes"], image.len());
+    assert_eq!(result["image_blake3"], blake3::hash(&image).to_string());
+    let (code, verified) = json(
+        program("asl")
+            .args(["store", "verify", "--store"])
+            .arg(&store),
+    );
+    assert_eq!(
+        (code, &verified["ok"]),
+        (0, &serde_json::Value::Bool(true)),
+        "{verified}"
+    );
+    let out = room.path().join("out.img");
+    let id = result["capture"].as_str().unwrap();
+    let (code, _) = json(
+        program("asl")
+            .args(["export", id])
+            .arg(&out)
+            .arg("--store")
+            .arg(&store),
+    );
+    assert_eq!(code, 0);
+    assert!(
+        std::fs::read(&out).unwrap() == image,
+        "the exported image equals the source"
+    );
+}
