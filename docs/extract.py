@@ -35,6 +35,7 @@ BLOCK_TRAILER = struct.Struct("<8sIIQQQ32s20sI")
 LOG_HEADER = struct.Struct("<8sHHI16sQ32sQIIQ16sqII")
 RECORD_HEAD = struct.Struct("<4sHHQIIq")
 RECORD_TAIL = struct.Struct("<32sII")
+CREATED_PAYLOAD = struct.Struct("<HBBIQQQII16s16s")
 SEAL_PAYLOAD = struct.Struct("<Q32sQIIBB6s16sQ8s")
 INDEX_RECORD = struct.Struct("<32sQIIQHBBI")
 SESSION_PAYLOAD = struct.Struct("<16sB7s32sII")
@@ -148,8 +149,10 @@ class Store:
             need(header[1] == 1 and header[3] == 0, file.name, "is of a newer format")
             first, generation = header[5], header[9]
             own = "log-%016x%s.asl" % (first, "-%04x" % generation if generation else "")
-            need(name == own, file.name, "is", own, "by its header")
-            found[first, generation] = file, header
+            if name == own:
+                found[first, generation] = file, header
+            else:
+                self.damage.append("%s is %s by its header" % (file.name, own))
         need(found, invalid or "there is no store at " + self.path)
         if invalid:
             self.damage.append(invalid)
@@ -158,8 +161,8 @@ class Store:
             before = order[0][1][7:9]
             need(before in found, "the log file before", order[0][0].name, "is missing or damaged")
             order.insert(0, found.pop(before))
-        for file, header in found.values():
-            need(not self.record(file, 128, header[14]), file.name, "is of another history of this store")
+        self.damage += [file.name + " is of another history" for file, header in found.values()
+                        if file.length > 128 or header[4] != order[0][1][4]]
         return order
 
     @staticmethod
@@ -214,7 +217,10 @@ class Store:
 
     def apply(self, kind, payload):
         """Does what a record says. A payload of a wrong length raises struct.error."""
-        if kind == SEAL:
+        if kind == CREATED:
+            version, algorithm, _, _, _, _, _, _, flags, _, _ = CREATED_PAYLOAD.unpack(payload)
+            need((version, algorithm, flags) == (1, 1, 0), "the store is of a newer format")
+        elif kind == SEAL:
             fields = SEAL_PAYLOAD.unpack(payload)
             block = fields[0]
             need(block not in self.blocks, "block", block, "was sealed twice")
@@ -278,12 +284,11 @@ class Store:
         file = self.block(block)
         need(file.length == length >= 352, file.name, "has not the length that the log states")
         head, tail = file.read(0, 256), file.read(length - 96, 96)
-        magic, count, flags, offset, _, its_size, its_digest, zero, crc = BLOCK_TRAILER.unpack(tail)
+        magic, count, flags, offset, _, its_size, its_digest, _, crc = BLOCK_TRAILER.unpack(tail)
         need(offset + 88 * count + 96 == length, file.name, "has no valid trailer")
         toc = file.read(offset, 88 * count)
         need(derive("asl v1 block digest", head, toc, tail[:40]) == its_digest == digest, file.name, "does not match its digest")
-        need((magic, crc, count, its_size) == (b"ASLBLEND", crc32c(tail[:92]), frames, size) and not any(zero), file.name,
-             "has no valid trailer")
+        need((magic, crc, count, its_size) == (b"ASLBLEND", crc32c(tail[:92]), frames, size), file.name, "has no valid trailer")
         header, entries, end = BLOCK_HEADER.unpack(head), list(TOC_ENTRY.iter_unpack(toc)), 256
         need(header[0] == b"ASLBLOCK" and header[1] == header[3] == 1 and flags < 2 and not header[4] and not any(header[16]),
              file.name, "is encrypted or of a newer format")

@@ -138,15 +138,15 @@ def node(kind, children, body, top=False):
 class Writer:
     """Writes a store, in the order of the page."""
 
-    def __init__(self, path, shards=1):
+    def __init__(self, path, shards=1, created={}):
         self.path, self.store_id, self.writer = pathlib.Path(path), noise("store", 16), noise("writer", 16)
         for name in ("log", "blocks/open", "blocks/sealed"):
             (self.path / name).mkdir(parents=True)
         self.position, self.chain, self.next_id = 0, derive("CONTEXT_GENESIS", self.store_id), 1
         self.at, self.name = None, None
         self.begin_file()
-        self.record("CREATED", pack("created_payload", key_algorithm=1, shards=shards, block_size=1 << 26, large_size=1 << 26,
-                                    small_threshold=1 << 22, packed_max=1000, store_id=self.store_id))
+        self.record("CREATED", pack("created_payload", **{**dict(key_algorithm=1, shards=shards, block_size=1 << 26, large_size=1 << 26,
+                                                                 small_threshold=1 << 22, packed_max=1000, store_id=self.store_id), **created}))
         self.record("LEASE", pack("lease_payload", first_id=1, count=1000, writer=self.writer))
 
     # The log
@@ -489,6 +489,26 @@ class Log(Case):
         writer.begin_file()
         writer.block([root(b"other")])
         self.refuses("verify", says="another history")
+        self.get(b"other")
+        first = writer.log_path((keep[2], 0))
+        os.truncate(first, 129)  # whatever follows a header
+        self.refuses("verify", says="another history")
+        os.truncate(first, 128)
+        self.run_extract("verify")
+        first.write_bytes(writer.log_header((keep[2], 0), keep[0], keep[1], store_id=bytes(16)))
+        self.refuses("verify", says="another history")
+
+    def test_reserved_bytes_are_ignored(self):
+        for number, created in enumerate((dict(reserved=b"\1" * 16), dict(flags=1), dict(version=2), dict(key_algorithm=2))):
+            with self.subTest(created):
+                writer = Writer(self.path, created=created)
+                writer.begin_file(reserved=b"\1" * 4)
+                writer.block([root(b"data")], header=dict(reserved=b"\1" * 28), trailer=dict(reserved=b"\1" * 20))
+                if number:
+                    self.refuses("list", says="newer format")
+                else:
+                    self.get(b"data")
+                shutil.rmtree(self.path)
 
     def test_newer_records(self):
         writer = Writer(self.path)
@@ -496,9 +516,13 @@ class Log(Case):
         writer.record(30, b"whatever", critical=False)
         self.get(b"data")
         self.run_extract("verify")
-        writer.record(30, b"whatever")
-        self.refuses("list", says="newer format")
-        self.get(b"data")
+        keep = writer.log_path(writer.name).read_bytes()
+        for flags, payload in ((CONSTANTS["RECORD_CRITICAL"], b"whatever"), (4, b""), (0x8000, b"")):
+            writer.record(30, payload, flags=flags)
+            self.refuses("list", says="newer format")
+            self.get(b"data")
+            writer.log_path(writer.name).write_bytes(keep)
+            writer.at, writer.position, writer.chain = len(keep), writer.position - 1, keep[-40:-8]
 
     def test_impossible_payloads(self):
         huge = (1 << 32) - 1

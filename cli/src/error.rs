@@ -224,7 +224,9 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
             format!("a store gets a directory of its own: asl store init {below}")
         }
         StoreError::Parameter { .. } => "see: asl store init --help".to_owned(),
-        StoreError::NewerFormat { .. } | StoreError::UnknownCritical { .. } => format!(
+        StoreError::NewerFormat { .. }
+        | StoreError::UnknownFlags { .. }
+        | StoreError::UnknownCritical { .. } => format!(
             "nothing was changed; use a newer asl than {}",
             env!("CARGO_PKG_VERSION")
         ),

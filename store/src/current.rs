@@ -256,9 +256,14 @@ fn from_state_file(
             }
             Some(Ok((state, end)))
         }
-        (Err(error @ (Error::UnknownCritical { .. } | Error::NewerFormat { .. })), Some(true)) => {
-            Some(Err(error))
-        }
+        (
+            Err(
+                error @ (Error::UnknownCritical { .. }
+                | Error::NewerFormat { .. }
+                | Error::UnknownFlags { .. }),
+            ),
+            Some(true),
+        ) => Some(Err(error)),
         _ => None,
     }
 }

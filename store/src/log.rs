@@ -199,6 +199,8 @@ struct LogFile {
     header: LogHeader,
     /// The header's checksum as it stands on disk: reserved bytes count in it.
     salt: u32,
+    /// Its length when it was listed.
+    len: u64,
 }
 
 /// The log files of a store in their order.
@@ -207,8 +209,7 @@ pub struct LogFiles {
     files: Vec<LogFile>,
     /// Files that hold nothing: creations that a crash tore.
     pub abandoned: Vec<String>,
-    /// A file between or after these that is missing or whose header is damaged:
-    /// its path, and what is wrong.
+    /// A file that is missing, damaged or of another history: its path, and what is wrong.
     damage: Option<(String, String)>,
 }
 
@@ -246,7 +247,9 @@ impl LogFiles {
                 Ok(header) if header.name == name => headers.push(LogFile {
                     header,
                     salt: lh::CRC.u32(&buf),
+                    len: entry.metadata.len,
                 }),
+                Ok(_) => damage = Some((path, "its header is that of another file".to_owned())),
                 Err(error @ (Error::NewerFormat { .. } | Error::UnknownFlags { .. })) => {
                     return Err(error);
                 }
@@ -263,8 +266,9 @@ impl LogFiles {
                 None => Err(Error::NotAStore),
             };
         };
-        // Follow the predecessors back; what is passed over was begun and never written to.
+        // Follow the predecessors back.
         let mut files = vec![last];
+        let mut passed_over = Vec::new();
         while let Some((previous, _)) = last.header.previous {
             let known = headers
                 .iter()
@@ -275,17 +279,30 @@ impl LogFiles {
                 break;
             };
             last = headers[at];
-            abandoned.extend(
-                headers
-                    .drain(at..)
-                    .skip(1)
-                    .map(|file| file.header.name.path()),
-            );
+            passed_over.extend(headers.drain(at..).skip(1));
             files.push(last);
         }
         files.reverse();
         if files[0].header.previous.is_none() {
-            abandoned.extend(headers.into_iter().map(|file| file.header.name.path()));
+            passed_over.append(&mut headers);
+        }
+        let store_id = files[0].header.store_id;
+        for file in files.iter().chain(&passed_over) {
+            if file.header.store_id != store_id {
+                let what = "it belongs to another store".to_owned();
+                damage.get_or_insert((file.header.name.path(), what));
+            }
+        }
+        for file in passed_over {
+            let path = file.header.name.path();
+            // It was begun by a writer that could not make sure of its header, and never
+            // written to. If it was, the store was written to twice from one state.
+            if file.len <= lh::LEN as u64 {
+                abandoned.push(path);
+            } else {
+                let what = "it holds records that the log does not lead to: a second history";
+                damage.get_or_insert((path, what.to_owned()));
+            }
         }
         Ok(Self {
             files,
@@ -346,7 +363,7 @@ impl LogFiles {
         };
         let mut place = from;
         let mut end = LogEnd::Clean;
-        for (at, LogFile { header, salt }) in self.files.iter().enumerate().skip(start) {
+        for (at, LogFile { header, salt, .. }) in self.files.iter().enumerate().skip(start) {
             if at > start {
                 place.name = header.name;
                 place.offset = lh::LEN as u64;
@@ -640,8 +657,10 @@ impl LogWriter {
         };
         match last.header.previous {
             // Whoever began this file did not come to write a record: its name may
-            // not be durable, so nothing may rest on it.
-            Some((name, offset)) if place.position.0 == last.header.name.first => {
+            // not be durable, so nothing may rest on it. If records were tried, it is.
+            Some((name, offset))
+                if place.position.0 == last.header.name.first && last.len <= lh::LEN as u64 =>
+            {
                 writer.place = LogPlace {
                     name,
                     offset,
