@@ -239,7 +239,7 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
         }
         StoreError::LogDamaged { .. } => {
             format!(
-                "reading still works up to there; to write again: asl store repair --store {place}"
+                "what comes before can still be read; to write again: asl store repair --store {place}"
             )
         }
         StoreError::NotFound(_) => format!("list what there is: asl ls --store {place}"),

@@ -160,7 +160,7 @@ struct State {
 impl Outcome for State {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         let snapshot = self.snapshot_id.as_deref().unwrap_or("none");
-        writeln!(out, "snapshot      {}", text::fit(snapshot, 66))?;
+        writeln!(out, "snapshot\n  {snapshot}")?;
         writeln!(out, "log position  {}", self.log_position)?;
         writeln!(out, "chain hash    {}", self.chain_hash)
     }

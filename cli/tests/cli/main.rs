@@ -1,0 +1,7 @@
+//! The programs as users run them.
+
+mod contract;
+mod harm;
+mod place;
+mod programs;
+mod session;
