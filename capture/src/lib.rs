@@ -7,6 +7,7 @@
 
 pub mod buffer;
 pub mod commit;
+pub mod damage;
 pub mod device;
 pub mod digests;
 pub mod disk;

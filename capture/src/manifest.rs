@@ -226,7 +226,7 @@ pub fn encode_inner(level: u32, span_bytes: u64, children: &[(Key, ChildFlags)])
     build_node(NODE_INNER, &keys, &body)
 }
 
-fn decode_inner(
+pub(crate) fn decode_inner(
     raw: &[u8],
     level: u32,
     span_bytes: u64,

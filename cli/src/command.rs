@@ -15,6 +15,7 @@ pub mod store_info;
 pub mod store_init;
 pub mod store_log;
 pub mod store_snapshot;
+pub mod store_verify;
 
 use std::path::Path;
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use asl_capture::disk::{Observer, Progress};
 use asl_capture::export::ExportObserver;
+use asl_store::VerifyObserver;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -264,11 +265,12 @@ impl Observer for Display<'_> {
     }
 }
 
-impl ExportObserver for Display<'_> {
-    fn progress(&self, done_bytes: u64, total_bytes: u64) {
+impl Display<'_> {
+    /// Shows how much of a known amount is done.
+    fn amount(&self, verb: &str, done_bytes: u64, total_bytes: u64) {
         let line = || {
             format!(
-                "writing   {} {:5.1} %  {} of {}",
+                "{verb:9} {} {:5.1} %  {} of {}",
                 bar(done_bytes, total_bytes),
                 percent(done_bytes, total_bytes),
                 text::size(done_bytes),
@@ -279,6 +281,18 @@ impl ExportObserver for Display<'_> {
             let text = line();
             self.show(&text, line);
         }
+    }
+}
+
+impl ExportObserver for Display<'_> {
+    fn progress(&self, done_bytes: u64, total_bytes: u64) {
+        self.amount("writing", done_bytes, total_bytes);
+    }
+}
+
+impl VerifyObserver for Display<'_> {
+    fn progress(&self, done_bytes: u64, total_bytes: u64) {
+        self.amount("verifying", done_bytes, total_bytes);
     }
 }
 

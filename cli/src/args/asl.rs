@@ -73,6 +73,8 @@ pub enum StoreCommand {
     /// Show which state the store is in: snapshot, log position, chain hash
     #[command(after_help = "Example:\n  asl store state --store /mnt/usb/rescue --json")]
     State,
+    /// Read every byte and check it
+    Verify(StoreVerify),
     /// Pin the store as it is now, to read it so later
     Snapshot(StoreSnapshot),
     /// List the snapshots
@@ -116,6 +118,19 @@ pub struct StoreInit {
     /// Allow a mountpoint on which nothing is mounted
     #[arg(long)]
     pub unmounted_ok: bool,
+}
+
+/// `asl store verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl store verify --store /mnt/usb/rescue
+
+Nothing is changed. Each damage is listed with the captures that it hits.
+Exit: 0 everything is as it was written, 10 something is not.")]
+pub struct StoreVerify {
+    /// Leave the data itself out; check what describes it
+    #[arg(long)]
+    pub quick: bool,
 }
 
 /// `asl store snapshot`

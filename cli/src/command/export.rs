@@ -113,36 +113,41 @@ pub fn run(face: &Face, args: &Export) -> Result {
         threads: threads(),
     };
     let display = Display::new(&face.report);
-    let (report, dest) = if args.dest == Path::new("-") {
-        if io::stdout().is_terminal() {
-            return Err(CliError::usage("standard output is a terminal")
-                .hint("send it to a file or a program: … | COMMAND"));
-        }
-        let mut out = io::stdout().lock();
-        let report = export_to_stream(&store, &manifest, &mut out, &options, &display)
-            .map_err(|error| lib_failed(&error))?;
-        (report, "-".to_owned())
-    } else if is_block_device(&args.dest) {
-        let disk = open_disk(args, &store, options.range.end - options.range.start)?;
-        // Whatever the disk held before would show through holes.
-        options.sparse = false;
-        let report = export_to_file(&store, &manifest, &disk, &options, &display)
-            .map_err(|error| lib_failed(&error))?;
-        disk.sync_all()
-            .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
-        (report, args.dest.display().to_string())
-    } else {
-        let report = to_file(
-            &store,
-            &manifest,
-            &args.dest,
-            &options,
-            args.force,
-            &display,
-            &lib_failed,
-        )?;
-        (report, args.dest.display().to_string())
-    };
+    let (report, dest) =
+        if args.dest == Path::new("-") {
+            if io::stdout().is_terminal() {
+                return Err(CliError::usage("standard output is a terminal")
+                    .hint("send it to a file or a program: … | COMMAND"));
+            }
+            let mut out = io::stdout().lock();
+            let report = export_to_stream(&store, &manifest, &mut out, &options, &display)
+                .map_err(|error| match &error {
+                    // A reader that had enough is no failure.
+                    asl_capture::Error::Destination { source, .. } => CliError::of_stdout(source),
+                    error => lib_failed(error),
+                })?;
+            (report, "-".to_owned())
+        } else if is_block_device(&args.dest) {
+            let disk = open_disk(args, &store, options.range.end - options.range.start)?;
+            // Whatever the disk held before would show through holes.
+            options.sparse = false;
+            let report = export_to_file(&store, &manifest, &disk, &options, &display)
+                .map_err(|error| lib_failed(&error))?;
+            disk.sync_all()
+                .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
+            (report, args.dest.display().to_string())
+        } else {
+            let report = to_file(
+                &store,
+                &manifest,
+                &args.dest,
+                &options,
+                args.force,
+                &display,
+                &lib_failed,
+            )?;
+            (report, args.dest.display().to_string())
+        };
     display.clear();
     let digest = manifest
         .doc

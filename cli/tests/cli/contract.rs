@@ -12,6 +12,7 @@ const SPELLINGS: &[&str] = &[
     "asl store init PATH --shards --block-size --small-threshold --max-packed --ephemeral --unmounted-ok",
     "asl store info",
     "asl store state",
+    "asl store verify --quick",
     "asl store snapshot --label",
     "asl store snapshots",
     "asl store log --from --limit",

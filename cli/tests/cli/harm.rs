@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use asl_store::format::log_header;
 
-use super::programs::{asl, shown};
+use super::programs::{asl, program, shown};
 
 /// A store with a few artifacts.
 struct Harmed {
@@ -107,4 +107,92 @@ fn a_damaged_log_is_read_up_to_there_and_not_written() {
     let records = object(&records);
     assert!(!records["records"].as_array().unwrap().is_empty());
     assert_eq!(records["exit"], 10);
+}
+
+fn largest_block(store: &std::path::Path) -> PathBuf {
+    let shards = fs::read_dir(store.join("blocks/sealed")).unwrap();
+    let files = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
+    files
+        .map(|file| file.unwrap().path())
+        .max_by_key(|file| fs::metadata(file).unwrap().len())
+        .unwrap()
+}
+
+/// One wrong byte is found, and what it hits is named.
+#[test]
+fn verify_names_the_captures_and_ranges_that_damage_hits() {
+    let harmed = Harmed::new();
+    let mut image = vec![0; 3 << 20];
+    getrandom::fill(&mut image).unwrap();
+    let source = harmed.room.path().join("disk.img");
+    fs::write(&source, &image).unwrap();
+    let capture = |label: &str| {
+        let output = program("asl-capture")
+            .args([
+                "disk",
+                source.to_str().unwrap(),
+                "--new",
+                "--json",
+                "--label",
+                label,
+            ])
+            .args([
+                "--compression",
+                "none",
+                "--store",
+                harmed.store().to_str().unwrap(),
+            ])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        object(&output)["capture"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (capture("first"), capture("second"));
+    let whole = harmed.asl(&["store", "verify", "--json"]);
+    assert!(whole.status.success(), "{}", shown(&whole));
+    assert_eq!(object(&whole)["ok"], true);
+
+    // Byte 1234567 of the image, wherever it is stored.
+    let block = largest_block(&harmed.store());
+    let mut bytes = fs::read(&block).unwrap();
+    let needle = &image[1_234_567..1_234_567 + 64];
+    let at = bytes
+        .windows(64)
+        .position(|window| window == needle)
+        .unwrap();
+    bytes[at] ^= 0x40;
+    fs::write(&block, &bytes).unwrap();
+
+    let found = harmed.asl(&["store", "verify", "--json"]);
+    assert_eq!(found.status.code(), Some(10), "{}", shown(&found));
+    let found = object(&found);
+    assert_eq!(found["ok"], false);
+    let damage = &found["damage"][0];
+    assert!(
+        block.ends_with(damage["file"].as_str().unwrap()),
+        "{damage}"
+    );
+    let mut ids = [first, second];
+    ids.sort();
+    assert_eq!(damage["captures"], serde_json::json!(ids));
+    for range in damage["ranges"].as_array().unwrap() {
+        let (start, len) = (range[1].as_u64().unwrap(), range[2].as_u64().unwrap());
+        assert!((start..start + len).contains(&1_234_567), "{range}");
+        assert!(len <= 1 << 20, "{range}");
+    }
+    assert_eq!(damage["ranges"].as_array().unwrap().len(), 2);
+
+    let exported = harmed.room.path().join("out.img");
+    let export = harmed.asl(&["export", "first", exported.to_str().unwrap(), "--json"]);
+    assert_eq!(export.status.code(), Some(3), "{}", shown(&export));
+    let out = fs::read(&exported).unwrap();
+    let wrong = out
+        .iter()
+        .zip(&image)
+        .filter(|(came, was)| came != was && **came != 0);
+    assert_eq!(
+        wrong.count(),
+        0,
+        "a byte that is neither right nor the fill"
+    );
 }
