@@ -291,14 +291,24 @@ impl BlockWriter {
         self.suspect
     }
 
+    /// Whether one more frame of this space keeps the block within the format's ceilings.
+    pub fn fits(&self, space: u64) -> bool {
+        self.len_with(space) <= format::FILE_LEN_MAX
+            && self.entries.len() < format::BLOCK_FRAMES_MAX as usize
+    }
+
+    /// Length of the sealed file with one more frame of this space.
+    fn len_with(&self, space: u64) -> u64 {
+        self.end + space + self.seal_space() + te::LEN as u64
+    }
+
     /// Appends a frame. After an error the block is as it was before.
     pub fn append(&mut self, frame: Frame) -> Result<u32> {
         let space = frame.info.space();
-        let after = self.end + space + self.seal_space() + te::LEN as u64;
-        if after > format::FILE_LEN_MAX || self.entries.len() >= format::BLOCK_FRAMES_MAX as usize {
+        if !self.fits(space) {
             return Err(Error::TooLong {
                 what: "a block",
-                len: after,
+                len: self.len_with(space),
                 max: format::FILE_LEN_MAX,
             });
         }

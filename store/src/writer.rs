@@ -344,7 +344,8 @@ impl StoreWriter {
         }
         let full = self.packed.as_ref().is_some_and(|block| {
             !block.is_empty()
-                && (block.len() + space > params.block_size
+                && (!block.fits(space)
+                    || block.len() + space > params.block_size
                     || self.packed_artifacts >= params.packed_max)
         });
         if full {
@@ -383,7 +384,9 @@ impl StoreWriter {
         self.check()?;
         let frame = Frame::note(note_type, payload);
         let full = self.packed.as_ref().is_some_and(|block| {
-            !block.is_empty() && block.len() + frame.info.space() > 2 * self.params().block_size
+            let space = frame.info.space();
+            !block.is_empty()
+                && (!block.fits(space) || block.len() + space > 2 * self.params().block_size)
         });
         if full {
             self.commit()?;

@@ -87,6 +87,8 @@ pub struct Ledger {
     writers: u8,
     /// Of the writers, where not the usual one.
     log_file_len: Option<u64>,
+    /// How far the script got, should a step have failed.
+    at: usize,
 }
 
 impl Ledger {
@@ -117,13 +119,17 @@ impl Ledger {
     }
 
     fn settle(&mut self, w: &StoreWriter, next: usize) {
+        self.acknowledge(next);
+        self.remember(w);
+    }
+
+    /// Everything that was put is committed, up to the step `next`.
+    fn acknowledge(&mut self, next: usize) {
         self.committed.append(&mut self.synced);
         self.committed.append(&mut self.open);
-        for key in &self.committed {
-            self.hidden.remove(key);
-        }
+        self.hidden.retain(|key| !self.committed.contains(key));
         self.notes.append(&mut self.notes_open);
-        self.remember(w);
+        self.doubtful.clear();
         self.resume = next;
     }
 
@@ -156,100 +162,127 @@ impl Ledger {
 
     /// Runs the script from the first step that was not acknowledged.
     pub fn run(&mut self, vfs: &FaultVfs, script: &[Step]) -> Result<()> {
-        let mut w = self.open_writer(vfs)?;
-        let mut encoder = Encoder::new(Compression::Auto);
+        let w = self.open_writer(vfs)?;
+        self.run_with(w, vfs, script).map_err(|(error, _)| error)
+    }
+
+    /// The same, but where a step fails for want of room, what was put before is committed.
+    pub fn run_and_stop_gently(&mut self, vfs: &FaultVfs, script: &[Step]) -> Result<()> {
+        let w = self.open_writer(vfs)?;
+        match self.run_with(w, vfs, script) {
+            Err((error, Some(mut w))) if error.is_full() => {
+                w.commit().expect("a commit on a full disk");
+                self.settle(&w, self.at);
+                w.finish().expect("the end on a full disk");
+                Err(error)
+            }
+            other => other.map_err(|(error, _)| error),
+        }
+    }
+
+    /// Runs the script; gives the writer back where a step failed.
+    fn run_with(
+        &mut self,
+        mut w: StoreWriter,
+        vfs: &FaultVfs,
+        script: &[Step],
+    ) -> Result<(), (Error, Option<StoreWriter>)> {
         for (at, step) in script.iter().enumerate().skip(self.resume) {
+            self.at = at;
             self.doubtful.clear();
             self.session_doubtful = false;
-            match step {
-                Step::Put(n, _) | Step::PutSoft(n, _) => {
-                    let (_, bytes) = bytes_of(step).unwrap();
-                    let key = Key::of(&bytes);
-                    self.ever.insert(key, bytes.clone());
-                    self.keys.insert(*n, key);
-                    if !self.committed.contains(&key) {
-                        self.open.insert(key);
-                    }
-                    let large = bytes.len() as u64 >= w.params().small_threshold;
-                    w.put(encoder.encode(key, bytes.into(), format::FLAG_ROOT))?;
-                    if large {
-                        self.open.remove(&key);
-                        self.hidden.remove(&key);
-                        self.committed.insert(key);
-                    }
-                }
-                Step::Note(n, len) => {
-                    let payload = note_payload(*n, *len);
-                    w.note(NOTE, payload.clone())?;
-                    self.notes_open.insert(payload);
-                }
-                Step::Sync => {
-                    w.sync()?;
-                    let open: Vec<_> = self.open.iter().copied().collect();
-                    self.synced.extend(open);
-                    self.open.clear();
-                    self.notes.append(&mut self.notes_open);
-                }
-                Step::Commit => {
-                    w.commit()?;
-                    self.settle(&w, at + 1);
-                }
-                Step::Rm(numbers) => {
-                    let keys: Vec<_> = numbers.iter().map(|n| self.keys[n]).collect();
-                    self.doubtful.extend(keys.iter().copied());
-                    w.tombstone(&keys)?;
-                    self.settle(&w, at + 1);
-                    for key in keys {
-                        self.committed.remove(&key);
-                        self.hidden.insert(key);
-                    }
-                }
-                Step::Begin(n) => {
-                    self.session_doubtful = true;
-                    let id = SessionId([*n; 16]);
-                    w.begin_session(id, b"begun")?;
-                    self.session = Some(id);
-                    self.sessions.insert(id, format::SESSION_BEGUN);
-                    self.settle(&w, at + 1);
-                }
-                Step::End(n, kind) => {
-                    self.session_doubtful = true;
-                    let id = SessionId([*n; 16]);
-                    if self.session != Some(id) {
-                        w.begin_session(id, b"resumed")?;
-                        self.sessions.insert(id, format::SESSION_BEGUN);
-                    }
-                    w.end_session(*kind, None, b"ended")?;
-                    self.session = None;
-                    self.sessions.insert(id, *kind);
-                    self.settle(&w, at + 1);
-                }
-                Step::Flush => w.flush()?,
-                Step::Snapshot(label) => {
-                    let id = w.snapshot(label)?;
-                    self.settle(&w, at + 1);
-                    self.snapshots.push((id, self.committed.clone()));
-                }
-                Step::Reopen => {
-                    w.finish()?;
-                    self.session = None;
-                    self.committed.append(&mut self.synced);
-                    self.committed.append(&mut self.open);
-                    self.hidden.retain(|key| !self.committed.contains(key));
-                    self.notes.append(&mut self.notes_open);
-                    self.resume = at + 1;
-                    self.doubtful.clear();
-                    w = self.open_writer(vfs)?;
-                }
+            if *step == Step::Reopen {
+                self.finish(w, at + 1).map_err(|error| (error, None))?;
+                w = self.open_writer(vfs).map_err(|error| (error, None))?;
+            } else if let Err(error) = self.step(&mut w, at, step) {
+                return Err((error, Some(w)));
             }
         }
-        self.doubtful.clear();
+        self.at = script.len();
+        self.finish(w, script.len()).map_err(|error| (error, None))
+    }
+
+    fn finish(&mut self, w: StoreWriter, next: usize) -> Result<()> {
         w.finish()?;
-        self.committed.append(&mut self.synced);
-        self.committed.append(&mut self.open);
-        self.hidden.retain(|key| !self.committed.contains(key));
-        self.notes.append(&mut self.notes_open);
-        self.resume = script.len();
+        self.session = None;
+        self.acknowledge(next);
+        Ok(())
+    }
+
+    fn step(&mut self, w: &mut StoreWriter, at: usize, step: &Step) -> Result<()> {
+        let mut encoder = Encoder::new(Compression::Auto);
+        match step {
+            Step::Put(n, _) | Step::PutSoft(n, _) => {
+                let (_, bytes) = bytes_of(step).unwrap();
+                let key = Key::of(&bytes);
+                self.ever.insert(key, bytes.clone());
+                self.keys.insert(*n, key);
+                if !self.committed.contains(&key) {
+                    self.doubtful.insert(key);
+                }
+                let large = bytes.len() as u64 >= w.params().small_threshold;
+                w.put(encoder.encode(key, bytes.into(), format::FLAG_ROOT))?;
+                if large {
+                    self.hidden.remove(&key);
+                    self.committed.insert(key);
+                } else if !self.committed.contains(&key) {
+                    self.open.insert(key);
+                }
+            }
+            Step::Note(n, len) => {
+                let payload = note_payload(*n, *len);
+                w.note(NOTE, payload.clone())?;
+                self.notes_open.insert(payload);
+            }
+            Step::Sync => {
+                w.sync()?;
+                let open: Vec<_> = self.open.iter().copied().collect();
+                self.synced.extend(open);
+                self.open.clear();
+                self.notes.append(&mut self.notes_open);
+            }
+            Step::Commit => {
+                w.commit()?;
+                self.settle(w, at + 1);
+            }
+            Step::Rm(numbers) => {
+                let keys: Vec<_> = numbers.iter().map(|n| self.keys[n]).collect();
+                self.doubtful.extend(keys.iter().copied());
+                w.tombstone(&keys)?;
+                self.settle(w, at + 1);
+                for key in keys {
+                    self.committed.remove(&key);
+                    self.hidden.insert(key);
+                }
+            }
+            Step::Begin(n) => {
+                self.session_doubtful = true;
+                let id = SessionId([*n; 16]);
+                w.begin_session(id, b"begun")?;
+                self.session = Some(id);
+                self.sessions.insert(id, format::SESSION_BEGUN);
+                self.settle(w, at + 1);
+            }
+            Step::End(n, kind) => {
+                self.session_doubtful = true;
+                let id = SessionId([*n; 16]);
+                if self.session != Some(id) {
+                    w.begin_session(id, b"resumed")?;
+                    self.sessions.insert(id, format::SESSION_BEGUN);
+                }
+                w.end_session(*kind, None, b"ended")?;
+                self.session = None;
+                self.sessions.insert(id, *kind);
+                self.settle(w, at + 1);
+            }
+            Step::Flush => w.flush()?,
+            Step::Snapshot(label) => {
+                let id = w.snapshot(label)?;
+                self.settle(w, at + 1);
+                self.snapshots.push((id, self.committed.clone()));
+            }
+            Step::Reopen => unreachable!("needs the writer itself"),
+        }
         Ok(())
     }
 
