@@ -10,8 +10,9 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 
+use asl_capture::Error;
 use asl_capture::device::fault::{FaultDevice, FaultDeviceBuilder};
-use asl_capture::disk::{DiskOptions, DiskReport, End, Tuning};
+use asl_capture::disk::{DiskOptions, DiskReport, End, Tuning, close_unfinished};
 use asl_capture::pass::PlanOptions;
 use asl_capture::reader::EndReason;
 use asl_capture::session::{self, CaptureState};
@@ -448,4 +449,100 @@ fn a_destination_that_fails_for_good_keeps_what_was_durable() {
 fn a_full_disk_at_any_operation_ends_the_run_in_order() {
     fail_everywhere(ENOSPC, FailMode::Once, 5);
     fail_everywhere(ENOSPC, FailMode::Sticky, 5);
+}
+
+/// Room for what was there and `more` bytes.
+fn room(vfs: &FaultVfs, more: u64) {
+    let used: u64 = vfs.files().iter().map(|(_, len)| len).sum();
+    vfs.set_capacity(used + more);
+}
+
+/// Whatever the room, a run on a full disk ends in order: what was durable stays so, a
+/// manifest is there if it fitted, and with more room the capture goes on.
+#[test]
+fn a_destination_of_any_size_keeps_what_fits() {
+    let base = store();
+    let clean = clean_run(&base);
+    let bytes = |vfs: &FaultVfs| vfs.files().iter().map(|(_, len)| len).sum::<u64>();
+    let needed = bytes(&clean) - bytes(&base);
+    let step = if all() { 97 } else { 3001 };
+    let mut manifests = 0;
+    for more in (0..needed + 3 * step).step_by(step as usize) {
+        case(format_args!("{more} of {needed} bytes"), || {
+            let vfs = base.fork();
+            room(&vfs, more);
+            let mut trial = Trial::new();
+            // The second run finds the disk as full as the first one left it.
+            for at in 0..2 {
+                if finished(&vfs, &trial.disk) {
+                    assert!(more > needed / 2);
+                    break;
+                }
+                match trial.run(&vfs) {
+                    Ok(report) => {
+                        trial.check_report(&vfs, &report);
+                        if at == 0 {
+                            // Everything that was read is safe, for there was a ballast.
+                            assert_eq!(report.durable_bytes, report.doc.rescued_bytes);
+                        }
+                        assert_eq!(report.durable_bytes, trial.ledger.durable_bytes());
+                        let finished = report.end == End::Reading(EndReason::Finished);
+                        assert!(finished || report.end == End::DestinationFull);
+                        manifests += u64::from(report.root.is_some());
+                    }
+                    // Not even the session's record had room.
+                    Err(Error::Store(error)) if error.is_full() => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            for policy in [CrashPolicy::KeepAll, CrashPolicy::LoseUnsynced] {
+                let found = vfs.power_cut(policy);
+                found.set_capacity(1 << 40);
+                trial.after().finish(&found);
+            }
+        });
+    }
+    assert!(manifests > 10, "{manifests}");
+}
+
+/// A capture that was killed is closed without its source: the manifest has exactly
+/// what was durable, and the source, should it come back, is read for the rest only.
+#[test]
+fn a_capture_without_its_source_is_closed() {
+    let base = store();
+    let ops = clean_run(&base).ops();
+    let mut closed = 0;
+    for n in sample(0..ops, 9, 4) {
+        let vfs = base.fork();
+        vfs.set_seed(n);
+        vfs.crash_at(n);
+        let mut trial = Trial::new();
+        trial.run(&vfs).expect_err("the process died");
+        for policy in policies(n) {
+            case(format_args!("crash at {n}, {policy:?}"), || {
+                let vfs = vfs.power_cut(policy);
+                let mut trial = trial.after();
+                let Some(capture) = unfinished(&reader(&vfs), &trial.disk) else {
+                    return;
+                };
+                let durable = trial.ledger.durable_bytes();
+                let writer = writer(&vfs, 100).unwrap();
+                let clock = Arc::new(TickingClock::default());
+                let report =
+                    close_unfinished(writer, &capture, &options(), clock, &trial.ledger).unwrap();
+                if policy == CrashPolicy::LoseUnsynced {
+                    assert_eq!(report.doc.rescued_bytes, durable);
+                }
+                assert!(report.doc.rescued_bytes >= durable);
+                let all_known = report.doc.untried_bytes == 0;
+                assert_eq!(report.end.stopped().is_none(), all_known);
+                trial.check_report(&vfs, &report);
+                let state = session::list(&reader(&vfs)).unwrap()[0].state;
+                assert_eq!(state == CaptureState::Finished, all_known);
+                closed += 1;
+                trial.finish(&vfs);
+            });
+        }
+    }
+    assert!(closed > 10, "{closed}");
 }

@@ -374,13 +374,9 @@ impl StoreWriter {
     }
 
     /// Appends a note to the open block; durable after [`StoreWriter::sync`].
-    /// Returns its place: block and offset.
+    /// Returns its place: block and offset. On a full disk notes take of the ballast: what
+    /// they tell of artifacts that did fit must not be lost.
     pub fn note(&mut self, note_type: u32, payload: Vec<u8>) -> Result<(BlockId, u32)> {
-        self.check_room(payload.len() as u64)?;
-        self.append_note(note_type, payload)
-    }
-
-    fn append_note(&mut self, note_type: u32, payload: Vec<u8>) -> Result<(BlockId, u32)> {
         self.check()?;
         let frame = Frame::note(note_type, payload);
         let full = self.packed.as_ref().is_some_and(|block| {
@@ -544,7 +540,7 @@ impl StoreWriter {
     pub fn tombstone(&mut self, keys: &[Key]) -> Result<()> {
         for keys in keys.chunks(TOMBSTONES_MAX) {
             let payload: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
-            self.append_note(format::NOTE_TOMBSTONES, payload)?;
+            self.note(format::NOTE_TOMBSTONES, payload)?;
             self.commit_with(|block| block.map(|block| state::tombstone_record(keys, block)))?;
         }
         Ok(())
