@@ -108,6 +108,21 @@ pub enum Error {
         /// Records that `log/current` remembers.
         remembered: LogPosition,
     },
+    /// The log is damaged before its end, so that it cannot be gone on with.
+    #[error(
+        "the log is damaged and cannot be mended: {what}; {readable} records can be read, and \
+         {unnamed_blocks} sealed blocks ({unnamed_bytes} bytes) are named only behind the damage"
+    )]
+    LogUnrepairable {
+        /// What is damaged.
+        what: String,
+        /// Records before the damage; readers show the store as it was then.
+        readable: LogPosition,
+        /// Sealed blocks that the readable records do not name.
+        unnamed_blocks: u64,
+        /// Bytes of them.
+        unnamed_bytes: u64,
+    },
     /// No artifact of this name is visible.
     #[error("no artifact {0}")]
     NotFound(Key),

@@ -309,6 +309,19 @@ impl Index {
         })
     }
 
+    /// Forgets the filters of a shard that deny what their segment holds.
+    pub(crate) fn drop_false_filters(&mut self, shard: u32) {
+        for loaded in &mut self.segments[shard as usize] {
+            let Some(filter) = &loaded.filter else {
+                continue;
+            };
+            let mut records = loaded.segment.iter();
+            if records.any(|record| record.is_ok_and(|record| !filter.may_contain(&record.key))) {
+                loaded.filter = None;
+            }
+        }
+    }
+
     /// Builds the filters that are missing in a shard and writes its filter file
     /// anew. Returns whether it wrote.
     pub fn refresh_filters(&mut self, vfs: &dyn Vfs, shard: u32) -> Result<bool> {

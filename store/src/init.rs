@@ -80,6 +80,19 @@ pub fn check_vacant(vfs: &dyn Vfs) -> Result<()> {
     Ok(())
 }
 
+/// Makes directories again that are missing: whoever copied the store may have left
+/// out what is empty.
+pub(crate) fn ensure_dirs(vfs: &dyn Vfs) -> Result<()> {
+    for dir in DIRS {
+        if vfs.metadata(dir).is_err() {
+            vfs.create_dir(dir).map_err(Error::io("create", dir))?;
+            let parent = dir.rsplit_once('/').map_or("", |(parent, _)| parent);
+            vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
+        }
+    }
+    Ok(())
+}
+
 /// Creates a store in an empty or absent directory tree.
 pub fn create(
     vfs: &dyn Vfs,

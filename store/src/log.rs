@@ -157,6 +157,19 @@ pub struct Record {
     pub place: (LogName, u64),
 }
 
+impl Record {
+    /// Where the record ends.
+    pub(crate) fn end(&self) -> LogPlace {
+        let padded = format::padded(self.payload.len() as u64);
+        LogPlace {
+            name: self.place.0,
+            offset: self.place.1 + rh::LEN as u64 + padded + rt::LEN as u64,
+            position: LogPosition(self.position.0 + 1),
+            chain: self.chain,
+        }
+    }
+}
+
 /// A place in the log from which reading can go on: everything before is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPlace {
@@ -415,31 +428,6 @@ pub fn settle(vfs: &dyn Vfs) -> Result<()> {
             .map_err(Error::io("sync", &path))?;
     }
     Ok(())
-}
-
-/// Whether a file that the log passes over holds a valid record all the same.
-pub(crate) fn holds_record(vfs: &dyn Vfs, path: &str) -> Result<bool> {
-    let file = vfs
-        .open(path, Access::Read)
-        .map_err(Error::io("open", path))?;
-    let mut header = [0; lh::LEN];
-    let got = file
-        .read_at(0, &mut header)
-        .map_err(Error::io("read", path))?;
-    if got < lh::LEN {
-        return Ok(false);
-    }
-    let mut reader = Reader {
-        file: &*file,
-        path,
-        len: file.len().map_err(Error::io("read", path))?,
-        salt: lh::CRC.u32(&header),
-        window: Vec::new(),
-        start: 0,
-    };
-    let first = lh::LEN as u64;
-    Ok(reader.record_at(first)?.is_some()
-        || matches!(reader.after_bad(first)?, LogEnd::Damaged { .. }))
 }
 
 /// Chain value before position 0.

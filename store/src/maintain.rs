@@ -11,12 +11,12 @@
 //! Crash: segments that the log does not name are garbage, removed at the next opening for
 //! writing; a snapshot's directory without its record means nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
-use crate::id::SnapshotId;
+use crate::id::{LogPosition, SnapshotId};
 use crate::index::{ShardHealth, replace_file};
 use crate::segment::{SegmentRef, segment_path, shard_dir, write_segment};
 use crate::snapshot;
@@ -90,14 +90,28 @@ impl StoreWriter {
         if added.is_empty() {
             return Ok(());
         }
+        self.install_segments(covers, &added, removed)
+    }
+
+    /// Logs segments that are durable in their directories, with the retirement of
+    /// others: from here on they answer for level 0.
+    pub(crate) fn install_segments(
+        &mut self,
+        covers: LogPosition,
+        added: &[SegmentRef],
+        removed: Vec<(u32, u32)>,
+    ) -> Result<()> {
+        let vfs = self.vfs.clone();
         vfs.sync_dir("index").map_err(Error::io("sync", "index"))?;
-        self.append(state::segments_record(covers, &added, &removed))?;
+        self.append(state::segments_record(covers, added, &removed))?;
         let mut view = self.handle.view_mut();
         let view = &mut *view;
         view.index.clear_level0();
-        for segment in &added {
-            view.index.load_shard(&*vfs, &view.state, segment.shard)?;
-            let _ = view.index.refresh_filters(&*vfs, segment.shard);
+        let changed = added.iter().map(|segment| segment.shard);
+        let changed: BTreeSet<u32> = changed.chain(removed.iter().map(|(s, _)| *s)).collect();
+        for shard in changed {
+            view.index.load_shard(&*vfs, &view.state, shard)?;
+            let _ = view.index.refresh_filters(&*vfs, shard);
         }
         let pinned: HashSet<_> = view
             .state

@@ -14,12 +14,12 @@ use crate::block::{self, BlockHeader, Sealed};
 use crate::current::{END, HINT_PATH};
 use crate::error::{Error, Result};
 use crate::format;
-use crate::id::{BlockId, Digest, Key};
+use crate::id::{BlockId, Digest, Key, LogPosition};
 use crate::log::LogFiles;
 use crate::salvage::{Salvage, copy_frames, salvage};
 use crate::segment::{segment_path, shard_dir};
 use crate::state::{self, Level0, State};
-use crate::vfs::{Access, VfsFile};
+use crate::vfs::{Access, VfsFile, read_exact_at};
 use crate::writer::StoreWriter;
 
 /// Keys in one tombstone record.
@@ -36,6 +36,9 @@ pub struct Recovery {
     pub relogged_blocks: u64,
     /// Bytes of a torn log record that were left behind.
     pub torn_log_bytes: u64,
+    /// Log records that were there once and have been given up; see
+    /// [`RepairOptions::accept_lost_tail`](crate::RepairOptions::accept_lost_tail).
+    pub lost_records: u64,
     /// Files that are not this store's, left where they are, and why.
     pub foreign: Vec<String>,
 }
@@ -323,6 +326,79 @@ impl StoreWriter {
             ..sealed.header
         };
         copy_frames(&*self.vfs, (file, path), header, &keep).map(Some)
+    }
+
+    /// The log lacks records that it once had, up to `remembered`, and whoever opens
+    /// the store accepts that: makes sure that nothing is mistaken because of it.
+    pub(crate) fn give_up_lost_records(&mut self, remembered: LogPosition) -> Result<()> {
+        let found = self.handle.with_state(State::position);
+        self.recovery.lost_records = remembered.0.saturating_sub(found.0);
+        let hidden = self.unlogged_tombstones();
+        // Ids whose lease is lost are in use all the same, and must not be given out again.
+        let next = self.handle.with_state(|state| state.next_block);
+        let highest = self.highest_block_id();
+        if highest >= next {
+            self.take_ids(highest + 1 - next)?;
+        }
+        for (keys, block) in hidden {
+            self.append(state::tombstone_record(&keys, block))?;
+        }
+        // Last: until then the next opening finds the loss again.
+        self.write_hint()
+    }
+
+    /// Deletions whose record is lost, while the block that repeats them is still
+    /// logged: a commit writes both records at once, so it is the last one.
+    fn unlogged_tombstones(&mut self) -> Vec<(Vec<Key>, BlockId)> {
+        let last = self.handle.with_state(|state| {
+            let (id, info) = state.blocks.iter().max_by_key(|(_, info)| info.position)?;
+            let after = state.level0.iter().rev();
+            let after = after.take_while(|(position, _)| *position > info.position);
+            let tombstones = after.filter(|(_, e)| matches!(e, Level0::Tombstones(_)));
+            let end = info.position + 1 + tombstones.count() as u64;
+            (end == state.position().0).then_some(BlockId(*id))
+        });
+        let mut hidden = Vec::new();
+        if let Some(id) = last {
+            let read = self.handle.clone().notes(id, &mut |note_type, keys| {
+                if note_type == format::NOTE_TOMBSTONES {
+                    let keys = keys.chunks_exact(32);
+                    let keys = keys.map(|key| Key(key.try_into().expect("chunks of 32 bytes")));
+                    hidden.push((keys.collect(), id));
+                }
+                Ok(())
+            });
+            if let Err(error) = read {
+                self.recovery.foreign.push(error.to_string());
+            }
+        }
+        hidden
+    }
+
+    /// The highest id that a block file of this store has, logged or not.
+    fn highest_block_id(&self) -> u64 {
+        let store_id = self.handle.with_state(State::store_id);
+        let mut dirs = vec![block::OPEN_DIR.to_owned()];
+        for shard in self.vfs.list(block::SEALED_DIR).unwrap_or_default() {
+            dirs.push(format!("{}/{}", block::SEALED_DIR, shard.name));
+        }
+        let mut highest = 0;
+        for dir in dirs {
+            for entry in self.vfs.list(&dir).unwrap_or_default() {
+                let path = format!("{dir}/{}", entry.name);
+                let mut header = [0; format::block_header::LEN];
+                let id = self
+                    .vfs
+                    .open(&path, Access::Read)
+                    .ok()
+                    .and_then(|file| read_exact_at(&*file, 0, &mut header).ok())
+                    .and_then(|()| BlockHeader::decode(&header, &path).ok())
+                    .filter(|header| header.store_id == store_id)
+                    .map(|header| header.id.0);
+                highest = highest.max(id.unwrap_or(0));
+            }
+        }
+        highest
     }
 
     fn refresh_filters(&mut self) {

@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::format::Field;
 use crate::id::Key;
+use crate::log::LogEnd;
+use crate::store::StoreHandle;
 use crate::vfs::Vfs;
 
 /// How thoroughly to look, and with what.
@@ -156,9 +158,17 @@ pub fn verify(
         let whole = segments::check(&run, &log, state);
         index = index::check(&run, &log, state, &whole)?;
     }
-    blocks::check(&run, &jobs, &index);
-    if let Some(state) = log.state.filter(|_| !options.quick) {
-        tree::check(&run, &vfs, state, index.roots);
+    let handle = match log.state {
+        Some(state) => match StoreHandle::of_state(vfs.clone(), state, LogEnd::Clean) {
+            Err(error) if is_beyond(&error) => return Err(error),
+            // It knows the log already, and what it misses of the index it notes.
+            opened => opened.ok(),
+        },
+        None => None,
+    };
+    blocks::check(&run, &jobs, &index, handle.as_ref());
+    if let Some(handle) = handle.filter(|_| !options.quick) {
+        tree::check(&run, &handle, index.roots);
     }
     names::check(&run);
     Ok(run.into_report())
@@ -206,6 +216,11 @@ impl Run<'_> {
             cache: false,
             keys,
         });
+    }
+
+    /// Whether damage of the file has been found already.
+    fn is_damaged(&self, file: &str) -> bool {
+        lock(&self.damage).iter().any(|damage| damage.file == file)
     }
 
     /// Damage of a cache.

@@ -21,7 +21,7 @@ use crate::format;
 use crate::frame::{Frame, FrameInfo};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
-use crate::init::{BALLAST_PATH, draw, ensure_ballast, random_of, take_lock};
+use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
 use crate::log::{self, LogEnd, LogFiles, LogWriter, NewRecord};
 use crate::params::Params;
 use crate::recover::{Recovery, TOMBSTONES_MAX};
@@ -108,15 +108,35 @@ pub struct StoreWriter {
 impl StoreWriter {
     /// Opens a store for writing and recovers what a crash left.
     pub fn open(vfs: Arc<dyn Vfs>, context: Context, options: WriteOptions) -> Result<Self> {
+        Self::open_with(vfs, context, options, false)
+    }
+
+    /// Opens a store for writing; with `accept_lost_tail` even one whose log lacks records
+    /// that it once had. Those are gone then.
+    pub(crate) fn open_with(
+        vfs: Arc<dyn Vfs>,
+        context: Context,
+        options: WriteOptions,
+        accept_lost_tail: bool,
+    ) -> Result<Self> {
         // Before the lock file is made: a path without a store stays untouched.
         LogFiles::list(&*vfs)?;
         let lock = take_lock(&*vfs, &context)?;
+        ensure_dirs(&*vfs)?;
         log::settle(&*vfs)?;
         let Current {
             files,
             mut state,
-            end,
+            mut end,
         } = current::load(&*vfs)?;
+        let lost = match end {
+            LogEnd::Lost { remembered } if accept_lost_tail => {
+                // The next record begins a new file, as after a torn append.
+                end = LogEnd::Torn { ignored_bytes: 0 };
+                Some(remembered)
+            }
+            _ => None,
+        };
         let log = LogWriter::resume(&*vfs, &files, state.place(), &end, options.log_file_len)?;
         state.set_place(log.place());
         let mut random = random_of(&context.seed);
@@ -151,6 +171,9 @@ impl StoreWriter {
             _lock: lock,
         };
         writer.ballast = ensure_ballast(&*writer.vfs, options.ballast_bytes);
+        if let Some(remembered) = lost {
+            writer.give_up_lost_records(remembered)?;
+        }
         writer.recover()?;
         Ok(writer)
     }
@@ -242,12 +265,17 @@ impl StoreWriter {
         freed
     }
 
+    /// Takes the next block ids for this writer.
+    pub(crate) fn take_ids(&mut self, count: u64) -> Result<std::ops::Range<u64>> {
+        let first = self.handle.with_state(|state| state.next_block);
+        let record = state::lease_record(first, count, self.writer_id, &self.context.owner);
+        self.append(record)?;
+        Ok(first..first + count)
+    }
+
     fn next_id(&mut self) -> Result<BlockId> {
         if self.lease.is_empty() {
-            let first = self.handle.with_state(|state| state.next_block);
-            let record = state::lease_record(first, LEASE, self.writer_id, &self.context.owner);
-            self.append(record)?;
-            self.lease = first..first + LEASE;
+            self.lease = self.take_ids(LEASE)?;
         }
         Ok(BlockId(
             self.lease.next().expect("leased above where it was empty"),

@@ -1,159 +1,346 @@
-//! A damage matrix: what is done to which file, and what verify, readers and repair
-//! make of it.
+//! A damage matrix: what is done to which file, and what verify and readers make of it.
 
 mod common;
+mod specimen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use asl_store::frame::build_node;
-use asl_store::vfs::fault::{FaultVfs, OpKind};
-use asl_store::{
-    Compression, Encoder, Frame, Key, SessionId, StoreWriter, VerifyOptions, VerifyReport,
-    WriteOptions, create, format, verify,
-};
+use asl_store::vfs::fault::FaultVfs;
+use asl_store::{Error, Key, Params, VerifyOptions, create, format, verify};
 use common::*;
+use specimen::*;
 
-/// A store that has a file of every kind, and what is in it.
-struct Fixture {
-    vfs: FaultVfs,
-    /// Visible artifacts.
-    visible: BTreeMap<Key, Vec<u8>>,
-    hidden: Vec<Key>,
+/// Whether the long sweeps were asked for.
+fn all() -> bool {
+    std::env::var_os("ASL_TEST_ALL").is_some()
 }
 
-/// Log files so short that there are several.
-fn short_logs() -> WriteOptions {
-    WriteOptions {
-        log_file_len: 1500,
-        ballast_bytes: 0,
-        ..options()
+/// The bytes of a file that are not looked at: what a torn append left behind.
+fn ignored(vfs: &FaultVfs) -> BTreeMap<String, u64> {
+    use format::log_header as lh;
+    let mut valid = BTreeMap::new();
+    for (path, _) in vfs.files() {
+        if Kind::of(&path) == Kind::Log {
+            let raw = vfs.read_file(&path).unwrap();
+            let generation = lh::PREV_GENERATION.u32(&raw);
+            let first = lh::PREV_FIRST_POSITION.get(&raw);
+            let name = match generation {
+                0 => format!("log/log-{first:016x}.asl"),
+                generation => format!("log/log-{first:016x}-{generation:04x}.asl"),
+            };
+            valid.insert(name, lh::PREV_VALID_LEN.get(&raw));
+        }
     }
-}
-
-fn open(vfs: &FaultVfs, seed: u8) -> asl_store::Result<StoreWriter> {
-    StoreWriter::open(Arc::new(vfs.clone()), context(seed), short_logs())
-}
-
-fn put(f: &mut Fixture, w: &mut StoreWriter, frame: Frame, bytes: Vec<u8>) {
-    w.put(frame).unwrap();
-    f.visible.insert(Key::of(&bytes), bytes);
-}
-
-fn put_noise(f: &mut Fixture, w: &mut StoreWriter, n: u64, len: usize) {
-    let bytes = noise(n, len);
-    put(f, w, frame(&bytes), bytes);
-}
-
-fn put_soft(f: &mut Fixture, w: &mut StoreWriter, n: u64, len: usize) {
-    let bytes: Vec<u8> = noise(n, 50).iter().copied().cycle().take(len).collect();
-    put(f, w, frame(&bytes), bytes);
-}
-
-fn node(kind: u32, children: &[Key], flags: u16) -> (Frame, Vec<u8>) {
-    let bytes = build_node(kind, children, b"body");
-    let flags = flags | format::FLAG_NODE;
-    let made = Encoder::new(Compression::None).encode(Key::of(&bytes), bytes.clone().into(), flags);
-    (made, bytes)
-}
-
-fn fixture() -> Fixture {
-    let vfs = FaultVfs::new();
-    create(&vfs, &small_params(), &context(1), &short_logs()).unwrap();
-    let mut f = Fixture {
-        vfs: vfs.clone(),
-        visible: BTreeMap::new(),
-        hidden: Vec::new(),
-    };
-    let mut w = open(&vfs, 2).unwrap();
-    for n in 0..30 {
-        put_noise(&mut f, &mut w, n, 40 + 13 * n as usize);
-        put_soft(&mut f, &mut w, 100 + n, 200 + 100 * n as usize);
-    }
-    w.note(format::NOTE_MAP, noise(900, 77)).unwrap();
-    put_noise(&mut f, &mut w, 200, 20 << 10);
-    w.commit().unwrap();
-
-    // A chunked artifact and a tree, in a session.
-    let session = SessionId([5; 16]);
-    w.begin_session(session, b"{}").unwrap();
-    let parts = [noise(300, 9000), noise(301, 3000)];
-    let list: Vec<_> = parts.iter().map(|p| (Key::of(p), p.len() as u64)).collect();
-    for part in &parts {
-        let made = Encoder::new(Compression::None).encode(Key::of(part), part.clone().into(), 0);
-        put(&mut f, &mut w, made, part.clone());
-    }
-    let whole = parts.concat();
-    put(
-        &mut f,
-        &mut w,
-        Encoder::chunked(Key::of(&whole), &list, format::FLAG_ROOT),
-        whole,
-    );
-    let leaf_keys: Vec<_> = (0..5)
-        .map(|n| Key::of(&noise(n, 40 + 13 * n as usize)))
-        .collect();
-    let (leaf, leaf_bytes) = node(1, &leaf_keys, 0);
-    let (root, root_bytes) = node(3, &[Key::of(&leaf_bytes)], format::FLAG_ROOT);
-    let root_key = root.info.key;
-    put(&mut f, &mut w, leaf, leaf_bytes);
-    put(&mut f, &mut w, root, root_bytes);
-    w.commit().unwrap();
-    w.end_session(format::SESSION_FINISHED, Some(root_key), b"{\"done\":1}")
-        .unwrap();
-    w.flush().unwrap();
-    w.snapshot("first").unwrap();
-
-    // A root and a part of the tree, hidden; segments upon segments.
-    for n in [2, 7] {
-        let key = Key::of(&noise(n, 40 + 13 * n as usize));
-        w.tombstone(&[key]).unwrap();
-        f.visible.remove(&key);
-        f.hidden.push(key);
-    }
-    for n in 400..430 {
-        put_noise(&mut f, &mut w, n, 90);
-    }
-    w.flush().unwrap();
-    w.commit().unwrap();
-    w.flush().unwrap();
-    // A torn append in the middle of the log: the write fails, the next file goes on.
-    let armed = std::sync::atomic::AtomicBool::new(true);
-    vfs.set_hook(move |op| {
-        let hit = op.kind == OpKind::Write && op.path.starts_with("log/log-");
-        (hit && armed.swap(false, std::sync::atomic::Ordering::Relaxed)).then_some(5)
-    });
-    put_noise(&mut f, &mut w, 500, 300);
-    w.commit().unwrap();
-    vfs.clear_faults();
-    w.snapshot("second").unwrap();
-    let known = f.visible.keys().next().copied().unwrap();
-    let entry = w.handle().lookup(&known).unwrap().unwrap();
-    w.index_add(&[entry]).unwrap();
-
-    // What a dead writer left.
-    put_noise(&mut f, &mut w, 600, 700);
-    w.sync().unwrap();
-    std::mem::forget(w);
-    vfs.release_locks();
-    let mut w = open(&vfs, 3).unwrap();
-    assert_eq!(w.recovery().salvaged_blocks, 1);
-    put_noise(&mut f, &mut w, 601, 800);
-    w.finish().unwrap();
-    f
-}
-
-fn verified(vfs: &FaultVfs) -> VerifyReport {
-    let options = VerifyOptions {
-        threads: 1,
-        ..VerifyOptions::default()
-    };
-    verify(Arc::new(vfs.clone()), &options, &()).unwrap()
+    valid
 }
 
 #[test]
 fn a_whole_store_is_whole() {
-    let f = fixture();
-    let report = verified(&f.vfs);
+    let full = specimen();
+    let report = verified(&full.vfs);
     assert_eq!(report.damage, []);
+    let kinds: BTreeSet<_> = full
+        .vfs
+        .files()
+        .iter()
+        .map(|(path, _)| Kind::of(path))
+        .collect();
+    assert_eq!(kinds.len(), 8, "a file of every kind: {kinds:?}");
+    let has = |what: &str| report.notes.iter().any(|note| note.contains(what));
+    assert!(
+        has("of a torn append were left behind"),
+        "{:?}",
+        report.notes
+    );
+    assert!(has("the next writer moves it"), "{:?}", report.notes);
+    assert!(report.counts.log_files > 3 && report.counts.segments > 6);
+    assert_eq!(report.counts.snapshots, 2);
+    assert_eq!(report.counts.trees, 3);
+    let bytes: u64 = full.vfs.files().iter().map(|(_, len)| len).sum();
+    assert!(report.counts.bytes > bytes * 9 / 10);
+    assert_intact(&full, &reader(&full.vfs).unwrap());
+    // With hardly any memory for the index the keys are taken in many parts.
+    let options = VerifyOptions {
+        index_memory_bytes: 1000,
+        threads: 3,
+        ..VerifyOptions::default()
+    };
+    let thrifty = verify(Arc::new(full.vfs.clone()), &options, &()).unwrap();
+    assert_eq!(thrifty.damage, []);
+    assert_eq!(thrifty.counts.index_records, report.counts.index_records);
+    let quick = VerifyOptions {
+        quick: true,
+        ..options
+    };
+    let quick = verify(Arc::new(full.vfs.clone()), &quick, &()).unwrap();
+    assert_eq!(quick.damage, []);
+    assert!(quick.counts.bytes < report.counts.bytes);
+}
+
+/// Every flipped byte is found, and none makes a reader give out wrong bytes.
+#[test]
+fn every_flipped_byte_is_found() {
+    let full = specimen();
+    let ignored = ignored(&full.vfs);
+    let mut tried = 0;
+    // A prime, so that every field is met sooner or later; the start differs by file.
+    let stride = if all() { 1 } else { 29 };
+    for (number, (path, len)) in full.vfs.files().into_iter().enumerate() {
+        let kind = Kind::of(&path);
+        let valid = ignored.get(&path).copied().unwrap_or(len);
+        let payload = payload(&full.vfs, &path);
+        let mut at = number as u64 % stride;
+        while at < valid && kind != Kind::Nothing {
+            let context = format!("byte {at} of {path} flipped");
+            let damaged = full.vfs.fork();
+            damaged.flip_byte(&path, at).unwrap();
+            let report = verified(&damaged);
+            assert_names(&report, &path, &context);
+            if let Some(entry) = payload
+                .iter()
+                .rev()
+                .find(|entry| u64::from(entry.offset) <= at)
+                && entry.info.is_artifact()
+                && at < u64::from(entry.offset) + 104 + u64::from(entry.info.stored_len)
+            {
+                let hit = report
+                    .damage
+                    .iter()
+                    .any(|damage| damage.file == path && damage.keys == [entry.info.key]);
+                let copied = reader(&damaged).unwrap().get(&entry.info.key).is_ok();
+                assert!(hit || copied, "{context}: {:?}", report.damage);
+            }
+            if tried % 3 == 0 || all() {
+                read_all(&full, &damaged, &context);
+            }
+            tried += 1;
+            let in_payload = payload.iter().any(|entry| {
+                let from = u64::from(entry.offset) + 104;
+                (from..from + u64::from(entry.info.stored_len)).contains(&at)
+            });
+            at += if in_payload { 97.max(stride) } else { stride };
+        }
+    }
+    assert!(tried > 1200);
+}
+
+/// Files cut short, missing, longer than they were, with a zeroed sector.
+#[test]
+fn files_that_lost_or_gained_bytes_are_found() {
+    let full = specimen();
+    let ignored = ignored(&full.vfs);
+    let last_log = full.vfs.files().into_iter().map(|(path, _)| path);
+    let last_log = last_log
+        .filter(|path| Kind::of(path) == Kind::Log)
+        .max()
+        .unwrap();
+    for (path, len) in full.vfs.files() {
+        let kind = Kind::of(&path);
+        if kind == Kind::Nothing {
+            continue;
+        }
+        let raw = full.vfs.read_file(&path).unwrap();
+        let valid = ignored.get(&path).copied().unwrap_or(len) as usize;
+        let try_with = |bytes: Option<&[u8]>, must: bool, context: &str| {
+            let context = format!("{path} {context}");
+            let damaged = full.vfs.fork();
+            damaged.remove_file(&path).unwrap();
+            if let Some(bytes) = bytes {
+                damaged.write_file(&path, bytes).unwrap();
+            }
+            let report = verified(&damaged);
+            if must {
+                assert_names(&report, &path, &context);
+            } else {
+                assert_eq!(report.damage, [], "{context}");
+                assert!(!report.notes.is_empty());
+            }
+            read_all(&full, &damaged, &context);
+        };
+        // A missing cache is no damage.
+        try_with(None, !kind.is_cache(), "deleted");
+        let lens = [0, 1, 31, 95, 127, 128, 129, 255, 256, 300, 4095, 4096];
+        let lens = lens.into_iter().chain([len as usize / 2, len as usize - 1]);
+        for cut in lens.filter(|cut| *cut < raw.len()) {
+            try_with(Some(&raw[..cut]), cut < valid, &format!("cut to {cut}"));
+        }
+        // The log's valid part says where it ends.
+        let longer = [&raw[..], &noise(1, 70)].concat();
+        try_with(Some(&longer), kind != Kind::Log, "with garbage behind it");
+        let zeros = [&raw[..], &[0; 70]].concat();
+        try_with(Some(&zeros), kind != Kind::Log, "with zeros behind it");
+        for at in (0..raw.len()).step_by(if all() { 512 } else { 2048 }) {
+            let mut zeroed = raw.clone();
+            let end = raw.len().min(at + 512);
+            zeroed[at..end].fill(0);
+            if zeroed != raw && at < valid {
+                try_with(Some(&zeroed), true, &format!("zeroed from {at} on"));
+            }
+        }
+    }
+    // Both of what the last log file and the hint say would have to go for a loss to pass.
+    let damaged = full.vfs.fork();
+    damaged.remove_file(&last_log).unwrap();
+    damaged.remove_file("log/current").unwrap();
+    read_all(&full, &damaged, "the log's end and the hint deleted");
+}
+
+/// Two files that changed places.
+#[test]
+fn swapped_files_are_found() {
+    let full = specimen();
+    let mut by_kind: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+    for (path, _) in full.vfs.files() {
+        by_kind.entry(Kind::of(&path)).or_default().push(path);
+    }
+    by_kind.remove(&Kind::Nothing);
+    let mut swapped = 0;
+    for (kind, paths) in by_kind {
+        for (number, a) in paths.iter().enumerate() {
+            for b in &paths[number + 1..] {
+                let (of_a, of_b) = (
+                    full.vfs.read_file(a).unwrap(),
+                    full.vfs.read_file(b).unwrap(),
+                );
+                if of_a == of_b {
+                    continue;
+                }
+                let damaged = full.vfs.fork();
+                damaged.write_file(a, &of_b).unwrap();
+                damaged.write_file(b, &of_a).unwrap();
+                let context = format!("{a} and {b} swapped");
+                let report = verified(&damaged);
+                assert_names(&report, a, &context);
+                assert_names(&report, b, &context);
+                if swapped % 5 == 0 || kind != Kind::Segment {
+                    read_all(&full, &damaged, &context);
+                }
+                swapped += 1;
+            }
+        }
+    }
+    assert!(swapped > 20);
+}
+
+/// What a damaged block held is named, from its frames or from the index.
+#[test]
+fn lost_artifacts_are_named() {
+    let full = specimen();
+    let handle = reader(&full.vfs).unwrap();
+    let mut seen = 0;
+    for (path, len) in full.vfs.files() {
+        if Kind::of(&path) != Kind::Block {
+            continue;
+        }
+        let keys: BTreeSet<_> = payload(&full.vfs, &path)
+            .iter()
+            .filter(|entry| entry.info.is_artifact())
+            .map(|entry| entry.info.key)
+            .collect();
+        let indexed = keys.iter().all(|key| {
+            let block = handle.lookup_part(key).unwrap().unwrap().block;
+            !handle.with_state(|state| {
+                let level0 = &state.level0;
+                level0
+                    .iter()
+                    .any(|(_, e)| *e == asl_store::state::Level0::Block(block.0))
+            })
+        });
+        let missing = full.vfs.fork();
+        missing.remove_file(&path).unwrap();
+        let trailer = full.vfs.fork();
+        trailer.flip_byte(&path, len - 3).unwrap();
+        let header = full.vfs.fork();
+        header.flip_byte(&path, 40).unwrap();
+        for (vfs, known) in [(missing, indexed), (trailer, true), (header, true)] {
+            let report = verified(&vfs);
+            let named: BTreeSet<_> = report
+                .damage
+                .iter()
+                .flat_map(|damage| damage.keys.clone())
+                .collect();
+            if known {
+                assert!(named.is_superset(&keys), "{path}: {report:?}");
+                seen += keys.len();
+            }
+        }
+    }
+    assert!(seen > 50);
+}
+
+/// Covers B3, S7: how artifacts are packed has no influence on what is read, or on
+/// where damage is told.
+#[test]
+fn no_packing_escapes_verify() {
+    for (small_threshold, packed_max) in [(4 << 10, 1), (4 << 10, 64), (32 << 10, 64)] {
+        let vfs = FaultVfs::new();
+        let params = Params {
+            small_threshold,
+            packed_max,
+            ..small_params()
+        };
+        create(&vfs, &params, &context(1), &options()).unwrap();
+        let mut w = writer(&vfs, 2).unwrap();
+        let artifacts = [
+            noise(1, 10),
+            noise(2, 4095),
+            noise(3, 4096),
+            noise(4, 20_000),
+        ];
+        for bytes in &artifacts {
+            w.put(frame(bytes)).unwrap();
+        }
+        w.finish().unwrap();
+        assert_eq!(verified(&vfs).damage, []);
+        let handle = reader(&vfs).unwrap();
+        for bytes in &artifacts {
+            let location = handle.locate(&Key::of(bytes)).unwrap();
+            assert_eq!(&handle.read(&location).unwrap(), bytes);
+            let path =
+                handle.with_state(|state| asl_store::index::block_path(state, location.block));
+            let damaged = vfs.fork();
+            damaged
+                .flip_byte(&path, u64::from(location.offset) + 104 + 3)
+                .unwrap();
+            let report = verified(&damaged);
+            assert_eq!(report.damage.len(), 1);
+            assert_eq!(report.damage[0].keys, [Key::of(bytes)]);
+            assert!(reader(&damaged).unwrap().read(&location).is_err());
+        }
+    }
+}
+
+/// Where there is no store, verify says so; where there are only its blocks, it
+/// reads those.
+#[test]
+fn without_a_log_the_blocks_are_read() {
+    let nothing = FaultVfs::new();
+    let options = VerifyOptions::default();
+    let error = verify(Arc::new(nothing), &options, &()).unwrap_err();
+    assert!(matches!(error, Error::NotAStore));
+    let full = specimen();
+    let vfs = full.vfs.fork();
+    for (path, _) in vfs.files() {
+        if matches!(Kind::of(&path), Kind::Log | Kind::Hint) {
+            vfs.remove_file(&path).unwrap();
+        }
+    }
+    let report = verified(&vfs);
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    assert_eq!(report.damage[0].file, "log");
+    assert!(report.counts.frames > 30);
+    let (path, _) = vfs
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.ends_with(".blk"))
+        .unwrap();
+    vfs.flip_byte(&path, 400).unwrap();
+    let report = verified(&vfs);
+    assert!(
+        report
+            .damage
+            .iter()
+            .any(|damage| damage.file == path && damage.keys.len() == 1)
+    );
 }

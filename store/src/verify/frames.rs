@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use super::Run;
+use super::blocks::Copies;
 use crate::block::Entry;
 use crate::format::{self, chunk_entry, frame_header as fh, node_head as nh};
 use crate::frame::{self, FrameInfo, FrameSalt};
@@ -35,6 +36,7 @@ pub(super) struct Frames<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) file: &'a dyn VfsFile,
     pub(super) path: &'a str,
+    pub(super) copies: &'a Copies<'a>,
     /// What binds them to the file.
     pub(super) salt: FrameSalt,
     /// Where they end.
@@ -53,11 +55,16 @@ impl Frames<'_> {
             filled: 0,
         };
         for entry in entries {
-            if let Err(what) = check_frame(&mut reader, buffers, entry) {
-                let keys = match entry.info.is_artifact() {
-                    true => vec![entry.info.key],
-                    false => Vec::new(),
-                };
+            if let Err(mut what) = check_frame(&mut reader, buffers, entry) {
+                let key = entry.info.key;
+                let mut keys = Vec::new();
+                if entry.info.is_artifact() {
+                    if self.copies.is_hit(&key, Some(entry.offset)) {
+                        keys.push(key);
+                    } else {
+                        what.push_str("; readers use another copy");
+                    }
+                }
                 self.run.hit(self.path, u64::from(entry.offset), what, keys);
             }
             let stored = u64::from(entry.info.stored_len);

@@ -9,12 +9,11 @@ use crate::current::{self, HINT_PATH, Hint};
 use crate::error::{Error, Result};
 use crate::format::{
     self, Field, created_payload, current_hint, index_add_payload, index_record, lease_payload,
-    log_header as lh, record_head as rh, record_tail as rt, seal_payload, session_payload,
-    snapshot_payload, tombstone_payload,
+    log_header as lh, seal_payload, session_payload, snapshot_payload, tombstone_payload,
 };
 use crate::id::{BlockId, LogPosition};
 use crate::index::read_file;
-use crate::log::{self, LOG_DIR, LogEnd, LogFiles, LogHeader, LogName, LogPlace, Record};
+use crate::log::{LOG_DIR, LogEnd, LogFiles, LogHeader, LogName, LogPlace, Record};
 use crate::rebuild;
 use crate::segment::SegmentRef;
 use crate::state::{Level0, State};
@@ -54,10 +53,10 @@ pub(super) fn check(run: &Run) -> Result<LogView> {
             return Ok(LogView::default());
         }
     };
-    if let Some((path, what)) = files.damage() {
+    if let Some((path, what)) = files.damage().filter(|(path, _)| !run.is_damaged(path)) {
         run.damaged(path, None, what);
     }
-    leftovers(run, &files);
+    left_behind(run, &files);
 
     let mut fold = Fold::new(run, &files, hint.as_deref().ok().and_then(Hint::decode));
     let mut end = None;
@@ -144,20 +143,8 @@ fn headers(run: &Run) -> u64 {
     named
 }
 
-/// Files, and ends of files, that the log has left behind.
-fn leftovers(run: &Run, files: &LogFiles) {
-    for path in &files.abandoned {
-        match log::holds_record(run.vfs, path) {
-            // One without a valid header has been told of already.
-            Ok(false) => {}
-            Ok(true) => run.damaged(
-                path,
-                lh::LEN as u64,
-                "it holds records, but the log goes on in another file: two histories",
-            ),
-            Err(error) => run.damaged(path, None, describe(&error).1),
-        }
-    }
+/// Ends of files that the log has left behind.
+fn left_behind(run: &Run, files: &LogFiles) {
     for (name, valid_len) in files.headers().filter_map(|header| header.previous) {
         let path = name.path();
         let len = run.vfs.metadata(&path).map_or(0, |metadata| metadata.len);
@@ -221,13 +208,7 @@ impl<'a> Fold<'a> {
             offset: record.place.1,
             ..before
         };
-        let padded = format::padded(record.payload.len() as u64);
-        let end = LogPlace {
-            name: start.name,
-            offset: start.offset + rh::LEN as u64 + padded + rt::LEN as u64,
-            position: LogPosition(record.position.0 + 1),
-            chain: record.chain,
-        };
+        let end = record.end();
         self.records += 1;
         self.stand(start);
         self.stand(end);
@@ -303,6 +284,7 @@ impl<'a> Fold<'a> {
     /// The log was read up to `place`. Returns whether that is its end.
     fn finish(&mut self, place: LogPlace, end: &LogEnd, known: Option<&(String, String)>) -> bool {
         self.stand(place);
+        self.end = place;
         if let Some(state) = &mut self.state {
             state.set_place(place);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use super::{Run, describe, lock};
 use crate::error::Error;
@@ -11,24 +11,14 @@ use crate::format;
 use crate::frame;
 use crate::id::Key;
 use crate::index::block_path;
-use crate::log::LogEnd;
 use crate::segment::IndexRecord;
-use crate::state::State;
 use crate::store::StoreHandle;
-use crate::vfs::Vfs;
 
 /// Follows `roots`, and the roots of sessions, to everything below them.
-pub(super) fn check(run: &Run, vfs: &Arc<dyn Vfs>, state: State, roots: Vec<IndexRecord>) {
-    let handle = match StoreHandle::of_state(vfs.clone(), state, LogEnd::Clean) {
-        Ok(handle) => handle,
-        Err(error) => {
-            run.note(format!("no tree was followed: {}", describe(&error).1));
-            return;
-        }
-    };
+pub(super) fn check(run: &Run, handle: &StoreHandle, roots: Vec<IndexRecord>) {
     let walk = Walk {
         run,
-        handle: &handle,
+        handle,
         seen: Mutex::default(),
         lists: Mutex::default(),
     };
@@ -66,11 +56,7 @@ pub(super) fn check(run: &Run, vfs: &Arc<dyn Vfs>, state: State, roots: Vec<Inde
     run.expect(lists.iter().map(|record| record.raw_len).sum());
     run.spread(&lists, |_, record| {
         run.count(|counts| counts.trees += 1);
-        let walk = Whole {
-            run,
-            handle: &handle,
-        };
-        walk.check(record);
+        Whole { run, handle }.check(record);
     });
 }
 
@@ -112,7 +98,7 @@ impl Walk<'_> {
     fn follow(&self, node: &IndexRecord, frontier: &mut Vec<IndexRecord>) {
         self.run.count(|counts| counts.trees += 1);
         // Whatever keeps it from being read was told of with its block.
-        let Ok(raw) = self.handle.get_part(&node.key) else {
+        let Ok(raw) = self.handle.get_node(&node.key) else {
             return;
         };
         let Ok((_, children, _)) = frame::parse_node(&raw) else {
