@@ -166,6 +166,16 @@ impl CliError {
         }
     }
 
+    /// The error without its hint, for a warning.
+    pub fn in_one_line(&self) -> String {
+        let mut line = self.message.clone();
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
+
     /// The error as lines for a terminal.
     pub fn render(&self) -> String {
         let mut lines = format!("error: {}\n", text::visible(&self.message));

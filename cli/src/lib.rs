@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod command;
+pub mod console;
 pub mod error;
 pub mod face;
 pub mod health;

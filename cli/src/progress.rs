@@ -3,9 +3,12 @@
 //!
 //! The kernel prints read errors on the console that a rescue runs on. Each redraw
 //! begins on a fresh line start, so such messages scroll by and the display stays
-//! whole; [`console_hint`] tells how to silence them.
+//! whole; [`crate::console`] tells how to silence them. Everything here is talk:
+//! what cannot be written is lost, and nothing stops.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,7 @@ use asl_capture::disk::{Observer, Progress};
 use asl_capture::export::ExportObserver;
 use asl_store::VerifyObserver;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::fs::statvfs;
 use serde::Serialize;
 
 use crate::report::{Report, talk};
@@ -22,42 +26,55 @@ use crate::text;
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 /// Between events.
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Over which the present rate is taken.
+const RATE_WINDOW: Duration = Duration::from_secs(20);
+/// Between looks at the destination's free space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Width of the bar.
 const BAR: usize = 20;
+/// Redraws a second: a slow serial console takes about a thousand characters in one.
+const REDRAWS_PER_SECOND: u8 = 2;
 
 /// A display that several kinds of work write to.
 pub struct Display<'a> {
     report: &'a Report,
     bar: Option<ProgressBar>,
+    /// Where a capture goes, to say what is free there.
+    destination: Option<PathBuf>,
     state: Mutex<State>,
 }
 
 struct State {
     last_line: Instant,
     last_event: Option<Instant>,
+    space: Option<(Instant, Option<u64>)>,
     rate: Rate,
 }
 
-/// Bytes a second over the last seconds.
+/// Bytes a second of late.
 #[derive(Default)]
 struct Rate {
-    samples: std::collections::VecDeque<(Duration, u64)>,
+    samples: VecDeque<(Duration, u64)>,
 }
 
 impl Rate {
-    fn add(&mut self, at: Duration, bytes: u64) -> f64 {
+    /// Adds how many bytes were read after how long; gives the present rate.
+    fn add(&mut self, at: Duration, bytes: u64) -> u64 {
         self.samples.push_back((at, bytes));
         while self.samples.len() > 2
-            && at.saturating_sub(self.samples[0].0) > Duration::from_secs(10)
+            && self
+                .samples
+                .get(1)
+                .is_some_and(|(then, _)| at.saturating_sub(*then) >= RATE_WINDOW)
         {
             self.samples.pop_front();
         }
         let (first, before) = self.samples[0];
         let span = at.saturating_sub(first).as_secs_f64();
         if span > 0.0 {
-            bytes.saturating_sub(before) as f64 / span
+            (bytes.saturating_sub(before) as f64 / span) as u64
         } else {
-            0.0
+            0
         }
     }
 }
@@ -68,7 +85,10 @@ impl<'a> Display<'a> {
         let terminal = std::io::stderr().is_terminal()
             && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
         let bar = (report.shows_progress() && terminal).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+            let bar = ProgressBar::with_draw_target(
+                None,
+                ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND),
+            );
             bar.set_style(
                 ProgressStyle::with_template("{msg}")
                     .unwrap_or_else(|_| ProgressStyle::default_spinner()),
@@ -78,13 +98,48 @@ impl<'a> Display<'a> {
         let state = State {
             last_line: Instant::now(),
             last_event: None,
+            space: None,
             rate: Rate::default(),
         };
         Self {
             report,
             bar,
+            destination: None,
             state: Mutex::new(state),
         }
+    }
+
+    /// A display that also says what is free at `destination`.
+    pub fn with_destination(report: &'a Report, destination: &Path) -> Self {
+        Self {
+            destination: Some(destination.to_owned()),
+            ..Self::new(report)
+        }
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let destination = self.destination.as_ref()?;
+        let known = self.state().space;
+        match known {
+            Some((at, free)) if at.elapsed() < SPACE_INTERVAL => free,
+            _ => {
+                let stat = statvfs(destination).ok();
+                let free = stat.map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+                self.state().space = Some((Instant::now(), free));
+                free
+            }
+        }
+    }
+
+    fn is_event_due(&self) -> bool {
+        let mut state = self.state();
+        let due = state
+            .last_event
+            .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
+        if due {
+            state.last_event = Some(Instant::now());
+        }
+        due
     }
 
     /// Takes the display away, so that other words can follow.
@@ -117,7 +172,15 @@ impl<'a> Display<'a> {
     }
 }
 
-/// A capture's progress as an event.
+/// What is shown of a moment of a capture.
+struct Moment<'a> {
+    progress: &'a Progress,
+    rate: u64,
+    to_go: Option<Duration>,
+    free_bytes: Option<u64>,
+}
+
+/// A moment for scripts.
 #[derive(Serialize)]
 struct ProgressEvent {
     stage: &'static str,
@@ -127,11 +190,136 @@ struct ProgressEvent {
     unreadable_bytes: u64,
     untried_bytes: u64,
     pending_bytes: u64,
+    zero_bytes: u64,
     new_bytes: u64,
     stored_bytes: u64,
     reads: u64,
     read_errors: u64,
+    error_areas: u64,
     elapsed_seconds: f64,
+    seconds_since_good: f64,
+    seconds_to_go: Option<u64>,
+    rate_bytes: u64,
+    available_bytes: Option<u64>,
+}
+
+impl Moment<'_> {
+    fn to_go(&self) -> String {
+        self.to_go.map_or("unknown".to_owned(), text::duration)
+    }
+
+    fn bad(&self) -> String {
+        format!(
+            "bad {} in {}",
+            text::size(self.progress.unreadable_bytes),
+            text::count(self.progress.error_areas, "area")
+        )
+    }
+
+    fn failed(&self) -> String {
+        text::count(self.progress.read_errors, "read") + " failed"
+    }
+
+    fn last_good(&self) -> String {
+        match self.progress.stuck {
+            Some((since, at)) => format!(
+                "read at {} hangs for {}",
+                text::size(at),
+                text::duration(since)
+            ),
+            None => format!(
+                "last good read {} ago",
+                text::duration(self.progress.since_good)
+            ),
+        }
+    }
+
+    fn free(&self) -> String {
+        match self.free_bytes {
+            Some(bytes) => format!(", {} free there", text::size(bytes)),
+            None => String::new(),
+        }
+    }
+
+    /// Lines for a terminal, each shorter than 80 columns.
+    fn lines(&self) -> String {
+        let p = self.progress;
+        let settled = p.rescued_bytes + p.unreadable_bytes;
+        let lines = [
+            format!(
+                "{:9} {} {:5.1} %  {} of {}",
+                p.stage,
+                bar(settled, p.size_bytes),
+                percent(settled, p.size_bytes),
+                text::size(p.rescued_bytes),
+                text::size(p.size_bytes),
+            ),
+            format!(
+                "  {}/s, to go {}, {}",
+                text::size(self.rate),
+                self.to_go(),
+                self.last_good()
+            ),
+            format!(
+                "  {}, {}, not settled {}",
+                self.bad(),
+                self.failed(),
+                text::size(p.untried_bytes + p.pending_bytes)
+            ),
+            format!(
+                "  safe {}; stored {} for {} new{}",
+                text::size(p.durable_bytes),
+                text::size(p.stored_bytes),
+                text::size(p.new_bytes),
+                self.free()
+            ),
+        ];
+        lines.map(|line| text::fit(&line, 79)).join("\n")
+    }
+
+    /// The same in one line, for logs.
+    fn line(&self) -> String {
+        let p = self.progress;
+        let settled = p.rescued_bytes + p.unreadable_bytes;
+        format!(
+            "{} {:.1} %, {} of {}, {}/s, to go {}, {}, {}, {}, safe {}{}",
+            p.stage,
+            percent(settled, p.size_bytes),
+            text::size(p.rescued_bytes),
+            text::size(p.size_bytes),
+            text::size(self.rate),
+            self.to_go(),
+            self.bad(),
+            self.failed(),
+            self.last_good(),
+            text::size(p.durable_bytes),
+            self.free(),
+        )
+    }
+
+    fn event(&self) -> ProgressEvent {
+        let p = self.progress;
+        ProgressEvent {
+            stage: p.stage,
+            size_bytes: p.size_bytes,
+            rescued_bytes: p.rescued_bytes,
+            durable_bytes: p.durable_bytes,
+            unreadable_bytes: p.unreadable_bytes,
+            untried_bytes: p.untried_bytes,
+            pending_bytes: p.pending_bytes,
+            zero_bytes: p.zero_bytes,
+            new_bytes: p.new_bytes,
+            stored_bytes: p.stored_bytes,
+            reads: p.reads,
+            read_errors: p.read_errors,
+            error_areas: p.error_areas,
+            elapsed_seconds: p.elapsed.as_secs_f64(),
+            seconds_since_good: p.since_good.as_secs_f64(),
+            seconds_to_go: self.to_go.map(|span| span.as_secs()),
+            rate_bytes: self.rate,
+            available_bytes: self.free_bytes,
+        }
+    }
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
@@ -151,97 +339,24 @@ fn bar(part: u64, whole: u64) -> String {
     )
 }
 
-fn rate(bytes_a_second: f64) -> String {
-    format!("{}/s", text::size(bytes_a_second as u64))
-}
-
 impl Observer for Display<'_> {
-    fn progress(&self, p: &Progress) {
-        let settled = p.rescued_bytes + p.unreadable_bytes;
-        let now = self.state().rate.add(p.run_elapsed, p.run_bytes);
-        let average = p.run_bytes as f64 / p.run_elapsed.as_secs_f64().max(0.001);
-        let left = p.size_bytes.saturating_sub(settled);
-        let eta = match now.min(average) > 1.0 {
-            true => text::duration(Duration::from_secs_f64(
-                (left as f64 / now.min(average)).min(1e9),
-            )),
-            false => "unknown".to_owned(),
+    fn progress(&self, progress: &Progress) {
+        let settled = progress.rescued_bytes + progress.unreadable_bytes;
+        let left = progress.size_bytes.saturating_sub(settled);
+        let rate = self
+            .state()
+            .rate
+            .add(progress.run_elapsed, progress.run_bytes);
+        let moment = Moment {
+            progress,
+            rate,
+            to_go: left.checked_div(rate).map(Duration::from_secs),
+            free_bytes: self.free_bytes(),
         };
-        let good = match p.stuck {
-            Some((since, at)) => format!(
-                "a read at {} has hung for {}",
-                text::size(at),
-                text::duration(since)
-            ),
-            None => format!("last good read {} ago", text::duration(p.since_good)),
-        };
-        let stored = match p.new_bytes {
-            0 => "nothing new to store".to_owned(),
-            new => format!(
-                "{} new, stored in {}",
-                text::size(new),
-                text::size(p.stored_bytes)
-            ),
-        };
-        let first = format!(
-            "{:9} {} {:5.1} %  {} of {}  {}  left {eta}",
-            p.stage,
-            bar(settled, p.size_bytes),
-            percent(settled, p.size_bytes),
-            text::size(p.rescued_bytes),
-            text::size(p.size_bytes),
-            rate(now),
-        );
-        let second = format!(
-            "bad {} in {}, {} not settled, {}; {good}",
-            text::size(p.unreadable_bytes),
-            text::count(p.error_areas, "area"),
-            text::size(p.untried_bytes + p.pending_bytes),
-            text::count(p.read_errors, "error"),
-        );
-        let third = format!("{stored}; safe on disk: {}", text::size(p.durable_bytes));
-        let lines = [&first, &second, &third]
-            .map(|line| text::fit(line, 79))
-            .join("\n");
-        self.show(&lines, || {
-            format!(
-                "{} {:.1} %, bad {}, {}, {}",
-                p.stage,
-                percent(settled, p.size_bytes),
-                text::size(p.unreadable_bytes),
-                rate(now),
-                good
-            )
-        });
-        let due = {
-            let mut state = self.state();
-            let due = state
-                .last_event
-                .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
-            if due {
-                state.last_event = Some(Instant::now());
-            }
-            due
-        };
-        if due {
+        self.show(&moment.lines(), || moment.line());
+        if self.is_event_due() {
             // A reader of events that went away does not end a rescue.
-            let _ = self.report.event(
-                "progress",
-                &ProgressEvent {
-                    stage: p.stage,
-                    size_bytes: p.size_bytes,
-                    rescued_bytes: p.rescued_bytes,
-                    durable_bytes: p.durable_bytes,
-                    unreadable_bytes: p.unreadable_bytes,
-                    untried_bytes: p.untried_bytes,
-                    pending_bytes: p.pending_bytes,
-                    new_bytes: p.new_bytes,
-                    stored_bytes: p.stored_bytes,
-                    reads: p.reads,
-                    read_errors: p.read_errors,
-                    elapsed_seconds: p.elapsed.as_secs_f64(),
-                },
-            );
+            let _ = self.report.event("progress", &moment.event());
         }
     }
 
@@ -296,18 +411,55 @@ impl VerifyObserver for Display<'_> {
     }
 }
 
-/// What to type if the kernel's messages will be printed over the progress: only on
-/// a console that the kernel writes to, at a level that shows errors.
-pub fn console_hint() -> Option<&'static str> {
-    let terminal = std::fs::read_link("/proc/self/fd/2").ok()?;
-    let name = terminal.to_str()?.strip_prefix("/dev/")?;
-    let console = name == "console"
-        || name.starts_with("ttyS")
-        || name
-            .strip_prefix("tty")
-            .is_some_and(|n| n.parse::<u8>().is_ok());
-    let levels = std::fs::read_to_string("/proc/sys/kernel/printk").ok()?;
-    let level: u8 = levels.split_ascii_whitespace().next()?.parse().ok()?;
-    (console && level > 3)
-        .then_some("the kernel will print read errors over this display; to silence it: dmesg -n 1")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_present_rate_forgets_the_past() {
+        let mut rate = Rate::default();
+        for second in 1..=60 {
+            rate.add(Duration::from_secs(second), 1000 * second);
+        }
+        assert_eq!(rate.add(Duration::from_secs(61), 61_000), 1000);
+        for second in 62..=120 {
+            rate.add(Duration::from_secs(second), 61_000);
+        }
+        assert_eq!(rate.add(Duration::from_secs(121), 61_000), 0);
+        assert!(rate.samples.len() < 30);
+    }
+
+    #[test]
+    fn the_lines_fit_80_columns_uncut_with_large_numbers() {
+        let progress = Progress {
+            stage: "scraping",
+            size_bytes: 20_000_588_955_648,
+            rescued_bytes: 19_900_588_955_648,
+            durable_bytes: 19_900_588_955_000,
+            unreadable_bytes: 1023 << 20,
+            untried_bytes: 1000 << 30,
+            pending_bytes: 1023 << 20,
+            zero_bytes: 1 << 40,
+            new_bytes: 1023 << 30,
+            stored_bytes: 1023 << 30,
+            reads: 400_000_000,
+            read_errors: 999_999,
+            error_areas: 99_999,
+            elapsed: Duration::from_secs(400_000),
+            since_good: Duration::from_secs(86_000),
+            stuck: Some((Duration::from_secs(3599), 1023 << 30)),
+            run_bytes: 1 << 40,
+            run_elapsed: Duration::from_secs(400_000),
+        };
+        let moment = Moment {
+            progress: &progress,
+            rate: 1023 << 20,
+            to_go: Some(Duration::from_secs(86_399)),
+            free_bytes: Some(1023 << 30),
+        };
+        let lines = moment.lines();
+        assert!(!lines.contains('…'), "{lines}");
+        assert!(moment.line().contains("hangs for 59 min 59 s"));
+        assert!(moment.line().contains("1023.0 GiB free there"));
+    }
 }

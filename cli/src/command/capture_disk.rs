@@ -17,12 +17,13 @@ use asl_capture::reader::{Clock, Control, EndReason, Limits};
 use asl_capture::session::{self, Capture};
 use asl_store::{StoreHandle, WriteOptions};
 
-use super::captures::{failed, result_of};
+use super::captures::{CaptureResult, failed, result_of};
 use super::export;
 use crate::args::{CaptureDisk, CaptureFinish};
+use crate::console;
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, now};
-use crate::progress::{Display, console_hint};
+use crate::progress::Display;
 use crate::signal;
 use crate::text;
 
@@ -58,13 +59,20 @@ fn threads() -> usize {
 pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     let store_path = face.store_path()?;
     let system = SystemPaths::default();
-    if let Some(chain) = source_contains_path(&system, &args.source, store_path) {
-        let message = format!(
-            "the store {} lies on the disk that is to be read: {chain}",
-            text::path(store_path)
-        );
-        return Err(CliError::new(message)
-            .hint("make a store on another disk: asl store init PATH (see: asl disks)"));
+    for path in [
+        Some(store_path),
+        args.map_out.as_deref(),
+        args.image_out.as_deref(),
+    ] {
+        if let Some(path) = path
+            && let Some(chain) = source_contains_path(&system, &args.source, path)
+        {
+            let path = text::path(path);
+            return Err(CliError::new(format!(
+                "{path} lies on the disk that is to be read: {chain}"
+            ))
+            .hint("use another disk, so that nothing is written to this one (see: asl disks)"));
+        }
     }
     let Opened { source, warnings } = open_source(
         &args.source,
@@ -131,11 +139,11 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
         tool: tool(),
         tuning: Tuning::default(),
     };
-    if let (true, Some(hint)) = (face.report.shows_progress(), console_hint()) {
-        face.report.note(hint);
+    if let (true, Some(advice)) = (face.report.shows_progress(), console::advice()) {
+        face.report.note(advice);
     }
     let store = writer.handle().clone();
-    let display = Display::new(&face.report);
+    let display = Display::with_destination(&face.report, path);
     let clock = Arc::new(SystemClock(Instant::now()));
     let control = Arc::new(Control::with_flag(stop.flag()));
     let report = capture_disk(
@@ -149,13 +157,23 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     );
     display.clear();
     let report = report.map_err(|error| lib_failed(&error))?;
-    if let Some(file) = &args.map_out {
-        write_map(file, &store, &report)?;
+    let beside = [
+        args.map_out
+            .as_deref()
+            .map_or(Ok(()), |file| write_map(file, &store, &report)),
+        args.image_out
+            .as_deref()
+            .map_or(Ok(()), |file| write_image(face, path, &report, file)),
+    ];
+    let exit = conclude(face, path, &args.source, &report)?;
+    for error in beside.into_iter().filter_map(Result::err) {
+        // The capture itself is safe in the store and has been reported.
+        face.report.warn(&error.in_one_line());
+        if exit == Exit::Complete {
+            return Ok(Exit::Failed);
+        }
     }
-    if let Some(file) = &args.image_out {
-        write_image(face, path, &report, file)?;
-    }
-    conclude(face, path, &args.source, &report)
+    Ok(exit)
 }
 
 /// Bytes and seconds that a power cut may cost.
@@ -277,50 +295,98 @@ fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Res
             text::size(report.doc.rescued_bytes)
         )));
     }
-    let unreadable = report
-        .unreadable
-        .iter()
-        .map(|run| (run.start, run.len, run.errno))
-        .collect();
-    let mut result = result_of(&report.doc, unreadable);
+    let mut result = result_of(&report.doc, unreadable_of(report));
     result.stopped = report.end.stopped().map(str::to_owned);
-    face.report.result(&result)?;
-    let store = text::shell_path(path);
+    let (words, bad_news) = next_step(&result, path, source, report.end);
+    result.hint = Some(words);
+    let exit = exit_of(&result);
+    match face.report.result(&result) {
+        // Whoever read the result had enough of it: that changes nothing about the capture.
+        Err(error) if error.silent => {}
+        printed => printed?,
+    }
+    if let (true, Some(words)) = (face.report.is_human(), &result.hint) {
+        if bad_news {
+            face.report.warn(words);
+        } else {
+            face.report.note(words);
+        }
+    }
+    Ok(exit)
+}
+
+fn unreadable_of(report: &DiskReport) -> Vec<(u64, u64, i32)> {
+    let runs = report.unreadable.iter();
+    runs.map(|run| (run.start, run.len, run.errno)).collect()
+}
+
+/// 0 only if every byte was read; 3 if nothing more can be done without trying the
+/// bad places again; 1 if the same command would go on.
+fn exit_of(result: &CaptureResult) -> Exit {
+    if result.complete {
+        Exit::Complete
+    } else if result.stopped.is_some() || result.untried_bytes > 0 {
+        Exit::Failed
+    } else {
+        Exit::Unreadable
+    }
+}
+
+/// What to do now, and whether that is bad news.
+fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (String, bool) {
+    let store = text::shell_path(store);
     let again = format!(
         "asl-capture disk {} --store {store}",
         text::shell_path(source)
     );
-    let id = &result.capture[..8];
+    let export = format!(
+        "asl export {} FILE --sparse --store {store}",
+        &result.capture[..8]
+    );
     let safe = text::size(result.rescued_bytes);
     let left = text::size(result.untried_bytes);
-    match report.end {
+    let words = match end {
         End::Reading(EndReason::Finished) => {
-            let next = match result.unreadable_bytes {
-                0 => format!("get it back: asl export {id} FILE --sparse --store {store}"),
-                _ => format!("to try the bad sectors again: {again} --resume --retries 3; to get it back: asl export {id} FILE --sparse --store {store}"),
+            let words = if result.complete {
+                format!("get it back: {export}")
+            } else if result.untried_bytes > 0 {
+                format!("{left} were left out as asked; to read them: {again} --resume")
+            } else {
+                format!(
+                    "to try the bad sectors again: {again} --resume --retries 3; to get it back: \
+                     {export}"
+                )
             };
-            face.report.note(&next);
+            return (words, false);
         }
-        End::Reading(EndReason::Gone) => face.report.warn(&format!(
-            "the disk is gone: {safe} are safe, {left} were never read, nothing was marked bad. Connect it again (its name may change), then: {again}"
-        )),
+        End::Reading(EndReason::Gone) => format!(
+            "the disk is gone: {safe} are safe, {left} were never read, nothing was marked bad. \
+             Connect it again (its name may change), then: {again}"
+        ),
         End::DestinationFull => {
             let ratio = result.stored_bytes as f64 / (result.rescued_bytes.max(1)) as f64;
             let needed = text::size((result.untried_bytes as f64 * ratio) as u64 + (64 << 20));
-            face.report.warn(&format!(
-                "the destination is full: {safe} are safe, {left} are left, about {needed} are needed. Free room there, then: {again}"
-            ));
+            format!(
+                "the destination is full: {safe} are safe, {left} are left, about {needed} are \
+                 needed. Free room there, then: {again}"
+            )
         }
-        End::Reading(EndReason::Interrupted) => face.report.warn(&format!("stopped: {safe} are safe, {left} are left; to go on: {again}")),
-        End::Reading(EndReason::Limit) => face.report.warn(&format!("stopped at a limit: {safe} are safe, {left} are left; to go on: {again}")),
-        End::Stuck => face.report.warn(&format!("one read took too long: {safe} are safe, {left} are left; power-cycle the disk if you can, then: {again}")),
-        End::Reading(EndReason::Fatal { .. }) => {}
-    }
-    Ok(match (report.end.stopped(), result.complete) {
-        (Some(_), _) => Exit::Failed,
-        (None, true) => Exit::Complete,
-        (None, false) => Exit::Unreadable,
-    })
+        End::Reading(EndReason::Interrupted) => {
+            format!("stopped: {safe} are safe, {left} are left; to go on: {again}")
+        }
+        End::Reading(EndReason::Limit) => {
+            format!("stopped at a limit: {safe} are safe, {left} are left; to go on: {again}")
+        }
+        End::Stuck => format!(
+            "one read took too long: {safe} are safe, {left} are left; power-cycle the disk if you \
+             can, then: {again}"
+        ),
+        End::Reading(EndReason::Fatal { errno, .. }) => {
+            let why = std::io::Error::from_raw_os_error(errno);
+            format!("the source refuses to be read ({why}): {safe} are safe; to go on: {again}")
+        }
+    };
+    (words, true)
 }
 
 /// Closes a capture whose disk will not come back.
@@ -365,12 +431,7 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
         &Display::new(&face.report),
     )
     .map_err(|error| lib_failed(&error))?;
-    let unreadable = report
-        .unreadable
-        .iter()
-        .map(|run| (run.start, run.len, run.errno))
-        .collect();
-    let result = result_of(&report.doc, unreadable);
+    let result = result_of(&report.doc, unreadable_of(&report));
     face.report.result(&result)?;
     Ok(if result.complete {
         Exit::Complete

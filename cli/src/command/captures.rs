@@ -71,6 +71,9 @@ pub struct CaptureResult {
     pub started: String,
     /// What the medium refused: start, length, errno.
     pub unreadable: Vec<(u64, u64, i32)>,
+    /// What to do next, where this is the end of a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 fn source_result(source: &SourceDoc) -> SourceResult {
@@ -110,6 +113,7 @@ pub fn result_of(
         md5: doc.md5.clone(),
         started: text::time(doc.started_unix_ns),
         unreadable,
+        hint: None,
     }
 }
 
@@ -161,6 +165,7 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
             .unreadable_runs()
             .map(|run| (run.start, run.len, run.errno))
             .collect(),
+        hint: None,
     })
 }
 

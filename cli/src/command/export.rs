@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use asl_capture::export::{
     DamagedRange, ExportOptions, ExportReport, Fill, export_to_file, export_to_stream,
 };
-use asl_capture::inventory::{BlockNode, SystemPaths, identify, usage_of};
+use asl_capture::inventory::{BlockNode, SystemPaths, backing_disks_of, identify, usage_of};
 use asl_capture::manifest::Manifest;
 use asl_capture::session;
 use asl_store::StoreHandle;
@@ -128,7 +128,7 @@ pub fn run(face: &Face, args: &Export) -> Result {
                 })?;
             (report, "-".to_owned())
         } else if is_block_device(&args.dest) {
-            let disk = open_disk(args, &store, options.range.end - options.range.start)?;
+            let disk = open_disk(args, path, &store, options.range.end - options.range.start)?;
             // Whatever the disk held before would show through holes.
             options.sparse = false;
             let report = export_to_file(&store, &manifest, &disk, &options, &display)
@@ -289,7 +289,7 @@ fn write_part(
 }
 
 /// Opens a disk to be overwritten, after every check that can be made.
-fn open_disk(args: &Export, store: &StoreHandle, bytes: u64) -> Result<File> {
+fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) -> Result<File> {
     let shown = text::path(&args.dest);
     let system = SystemPaths::default();
     let node = BlockNode::by_path(&system, &args.dest)
@@ -331,6 +331,16 @@ fn open_disk(args: &Export, store: &StoreHandle, bytes: u64) -> Result<File> {
     let uses = usage_of(&system, &node);
     if let Some(usage) = uses.first() {
         return Err(CliError::new(format!("{shown} is in use: {usage}")).hint(usage.remedy()));
+    }
+    let disk = node.disk();
+    let beneath = [store_path, Path::new("/")]
+        .into_iter()
+        .flat_map(|path| backing_disks_of(&system, path));
+    if beneath.into_iter().any(|of| of.number == disk.number) {
+        return Err(
+            CliError::new(format!("{shown} holds the store or the running system"))
+                .hint("write to another disk (asl disks)"),
+        );
     }
     let flags = rustix::fs::OFlags::EXCL.bits() as i32;
     let mut disk = OpenOptions::new()
