@@ -227,20 +227,6 @@ class Writer:
         payload = pack("session_payload", session=session, kind=CONSTANTS["SESSION_" + kind], root=key, body_len=len(body)) + body
         self.record("SESSION", payload, critical=False)
 
-    def segment(self, records):
-        """A segment with one bucket, for one shard."""
-        path = self.path / "index/shard-000/segment-0001.idx"
-        path.parent.mkdir(parents=True)
-        table = u32(0, len(records))
-        raw = pack("segment_header", shards=1, number=1, store_id=self.store_id, entries=len(records), covers=self.position,
-                   fanout_crc=crc32c(table), pages_offset=4096) + table
-        body = b"".join(pack("index_record", **record) for record in sorted(records, key=lambda record: record["key"]))
-        page = body.ljust(4032, b"\0") + pack("page_foot", count=len(records))[:60]
-        raw = raw.ljust(4096, b"\0") + page + u32(crc32c(page))
-        path.write_bytes(raw)
-        self.record("SEGMENTS", pack("segments_payload", covers=self.position, added=1)
-                    + pack("segment_added", number=1, entries=len(records), digest=derive("CONTEXT_SEGMENT", raw)))
-
     # Captures
 
     def capture(self, name, chunks, size, chunk_bytes=4096, leaf_chunks=4, end="FINISHED", label=None, hashes=True, record=True):
@@ -321,6 +307,9 @@ class Case(unittest.TestCase):
     def get(self, data):
         self.assertEqual(self.run_extract("get", hash_of(data).hex()), data)
 
+    def captures(self):
+        return [json.loads(line) for line in self.run_extract("list").splitlines()]
+
     def export(self, capture, *args, code=0):
         dest = self.folder / "image"
         result = self.run_extract("export", capture, dest, *args, code=code)
@@ -348,7 +337,7 @@ class Artifacts(Case):
         self.assertEqual(dest.read_bytes(), outer)
         self.refuses("get", hash_of(outer).hex(), "-o", dest, says="exists already")
         self.refuses("get", "00" * 32, says="no artifact")
-        self.run_extract("get", "0123", code=2)
+        self.run_extract("get", "key", code=2)
 
     def test_tombstones_hide_until_a_newer_entry(self):
         writer = Writer(self.path)
@@ -361,7 +350,6 @@ class Artifacts(Case):
         self.refuses("get", hash_of(gone).hex(), says="no artifact")
         self.refuses("get", hash_of(part).hex(), says="no artifact")
         self.assertEqual(len(self.run_extract("artifacts").splitlines()), 2)
-        self.assertEqual(json.loads(self.run_extract("list", "--json"))["artifacts"], 2)
         self.run_extract("verify")
 
     def test_index_records_in_the_log(self):
@@ -422,7 +410,7 @@ class Log(Case):
         writer.hint()
         for data in (b"one", b"two", b"three", b"four"):
             self.get(data)
-        self.assertEqual(self.run_extract("list"), b"0 captures, 4 visible artifacts\n")
+        self.assertEqual(len(self.run_extract("artifacts").splitlines()), 4)
         self.assertIn(b"ok: 4 blocks", self.run_extract("verify"))
 
     def test_lost_records_are_damage(self):
@@ -527,7 +515,7 @@ class Log(Case):
     def test_impossible_payloads(self):
         huge = (1 << 32) - 1
         for kind, payload in (("SEAL", bytes(95)), ("INDEX_ADD", pack("index_add_payload", count=huge)), ("TOMBSTONE", bytes(3)),
-                              ("TOMBSTONE", pack("tombstone_payload", count=2) + bytes(32)), ("SEGMENTS", pack("segments_payload", added=huge)),
+                              ("TOMBSTONE", pack("tombstone_payload", count=2) + bytes(32)),
                               ("INDEX_ADD", b""), ("SESSION", pack("session_payload", body_len=9)), ("CREATED", bytes(72))):
             with self.subTest(kind):
                 writer = Writer(self.path)
@@ -562,7 +550,7 @@ class Captures(Case):
         session, _, image = writer.capture("a", self.chunks(), 7 * 4096 + 700, label="old laptop")
         writer.hint()
         self.run_extract("verify")
-        row = json.loads(self.run_extract("list", "--json"))["captures"][0]
+        row = self.captures()[0]
         self.assertEqual((row["capture"], row["label"], row["state"], row["size_bytes"]), (session, "old laptop", "finished", len(image)))
         self.assertEqual((row["rescued_bytes"], row["unreadable_bytes"], row["untried_bytes"]), (len(image) - 5632, 5632, 0))
         for name in (session, session[:6], "old laptop"):
@@ -575,7 +563,7 @@ class Captures(Case):
             self.assertEqual(got[start:start + length], (b"\xba\xd0\xda" * len(image))[start:start + length])
             got = got[:start] + bytes(length) + got[start + length:]
         self.assertEqual(got, image)
-        self.refuses("export", "nothing", self.folder / "x", says="no capture matches")
+        self.refuses("export", "nothing", self.folder / "x", says="0 captures match")
         self.refuses("export", session, self.path, says="exists already")
         self.run_extract("export", session, self.folder / "x", "--fill", "0x", code=2)
 
@@ -607,13 +595,12 @@ class Captures(Case):
         lone, _, _ = writer.capture("lone", [noise("c", 4096)], 4096, record=False)
         writer.session(noise("begun", 16), "BEGUN")
         writer.tombstone(key)
-        rows = {row["capture"]: row for row in json.loads(self.run_extract("list", "--json"))["captures"]}
+        rows = {row["capture"]: row for row in self.captures()}
         states = {name: row["state"] for name, row in rows.items()}
         self.assertEqual(states, {paused: "finished", lone: "unrecorded", noise("begun", 16).hex(): "begun"})
         self.assertEqual(self.export(paused)[0], image)
-        self.refuses("export", gone, self.folder / "x", says="no capture")
-        self.refuses("export", "", self.folder / "x", says="no capture")
-        self.assertEqual(len(self.run_extract("list").splitlines()), 4)
+        self.refuses("export", gone, self.folder / "x", says="captures match")
+        self.refuses("export", "", self.folder / "x", says="captures match")
 
     def test_ambiguous_names(self):
         writer = Writer(self.path)
@@ -658,7 +645,7 @@ class Captures(Case):
             writer.block([node(3, [key], about, top=True)])
         writer.block([node(3, [key], json.dumps(huge).encode(), top=True)])
         self.refuses("export", "ee" * 16, self.folder / "x", says="node")
-        self.assertEqual(len(json.loads(self.run_extract("list", "--json"))["captures"]), 2 + len(bad))
+        self.assertEqual(len(self.captures()), 2 + len(bad))
 
 
 class Damaged(Case):
@@ -668,12 +655,13 @@ class Damaged(Case):
         for _ in range(17):
             blocks.append(frame(deep + b"", "CHUNKED", parts=[deep]))
         bomb = zstandard.ZstdCompressor().compress(bytes(50 << 20))
-        wrong = {"bomb": (frame(b"x", encoding="RAW")[0], bomb), "no zstd": (frame(b"y")[0], noise("z", 50))}
+        unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(50 << 20))
+        wrong = {"bomb": (frame(b"x", encoding="RAW")[0], bomb), "unsized": (frame(b"z")[0], unsized), "no zstd": (frame(b"y")[0], noise("z", 50))}
         writer = Writer(self.path)
         for name, (fields, stored) in wrong.items():
             fields.update(encoding=CONSTANTS["ENCODING_ZSTD"], stored_len=len(stored), check=hash_of(stored))
             writer.block([(fields, stored)])
-            self.refuses("get", fields["key"].hex(), says="longer" if name == "bomb" else "decompress")
+            self.refuses("get", fields["key"].hex(), says="another length" if name == "bomb" else "decompress")
         lists = {"empty": u32(1, 0) + pack("chunk_entry", key=hash_of(b""), bytes=0),
                  "other length": u32(1, 0) + pack("chunk_entry", key=hash_of(part), bytes=99), "count": u32(2, 0) + bytes(40), "head": u32(0, 1),
                  "unknown": u32(1, 0) + pack("chunk_entry", key=bytes(32), bytes=100), "short": b"abc", "other bytes": u32(1, 0) + pack("chunk_entry", key=hash_of(part), bytes=100)}
@@ -744,9 +732,9 @@ class Damaged(Case):
         path = next(path for path in self.path.glob("blocks/sealed/*/*") if lost in path.read_bytes())
         raw = path.read_bytes()
         path.write_bytes(raw.replace(lost, lost[:-1] + b"!"))
-        self.refuses("export", session, self.folder / "image", says="does not match its hash")
+        self.refuses("export", session, self.folder / "image", says="has a damaged frame")
         self.assertEqual(list(self.folder.glob("image*")), [])
-        got, result = self.export(session, "--keep-going", "--fill", "ff", code=1)
+        got, result = self.export(session, "--keep-going", "--fill", "0xff", code=1)
         self.assertEqual(got, kept + b"\xff" * 4096 + bytes(4096) + kept)
         self.assertEqual(result["damaged"], [[4096, 4096]])
 
@@ -758,7 +746,6 @@ class Damaged(Case):
         writer.tombstone(hash_of(text))
         writer.begin_file()
         writer.capture("c", [noise("c", 1024), None, [(512, 2, 5), noise("f", 512)]], 3072, chunk_bytes=1024, label="cap")
-        writer.segment([dict(key=hash_of(part), block_id=1)])
         writer.record("SNAPSHOT", pack("snapshot_payload", ordinal=1, label_len=2) + b"ab")
         writer.hint()
         expected = self.everything()
@@ -767,7 +754,7 @@ class Damaged(Case):
         flipped = 0
         for path in sorted(path for path in self.path.rglob("*") if path.is_file() and path.name != "current"):
             raw = path.read_bytes()
-            for at in range(0, len(raw), {".asl": 1, ".blk": 3, ".idx": 61}[path.suffix]):
+            for at in range(0, len(raw), {".asl": 1, ".blk": 3}[path.suffix]):
                 path.write_bytes(raw[:at] + bytes([raw[at] ^ (1 << at % 8)]) + raw[at + 1:])
                 with self.subTest("%s byte %d" % (path.name, at)):
                     for name, got in self.everything().items():
