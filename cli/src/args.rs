@@ -14,7 +14,7 @@ use clap::Args;
 
 pub use self::asl::{
     Asl, AslCommand, Completions, Disks, Get, Ls, Man, Program, Put, PutHint, Rm, Stat,
-    StoreCommand, StoreInit, StoreLog, StoreSnapshot, StoreVerify,
+    StoreCommand, StoreInit, StoreLog, StoreRepair, StoreSnapshot, StoreVerify,
 };
 pub use self::capture::{AslCapture, CaptureCommand, CaptureDisk, CaptureFinish};
 pub use self::image::{Captures, Export, Show};

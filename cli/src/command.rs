@@ -14,6 +14,7 @@ pub mod stat;
 pub mod store_info;
 pub mod store_init;
 pub mod store_log;
+pub mod store_repair;
 pub mod store_snapshot;
 pub mod store_verify;
 

@@ -142,7 +142,10 @@ impl CliError {
         let failed = Self::new(format!("cannot {action}")).caused_by(error);
         let exit = match error {
             StoreError::Parameter { .. } => Exit::Usage,
-            StoreError::Damaged { .. } | StoreError::LogDamaged { .. } => Exit::Integrity,
+            StoreError::Damaged { .. }
+            | StoreError::LogDamaged { .. }
+            | StoreError::LogTailLost { .. }
+            | StoreError::LogUnrepairable { .. } => Exit::Integrity,
             _ => Exit::Failed,
         };
         match hint_of_store(error, store) {
@@ -252,6 +255,14 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
                 "what comes before can still be read; to write again: asl store repair --store {place}"
             )
         }
+        StoreError::LogTailLost { .. } => format!(
+            "if no better copy of the store exists, go on with what is left: \
+             asl store repair --accept-lost-records --store {place}"
+        ),
+        StoreError::LogUnrepairable { .. } => format!(
+            "get out what can be read (asl captures --store {place}), and go on in a new store: \
+             asl store init PATH"
+        ),
         StoreError::NotFound(_) => format!("list what there is: asl ls --store {place}"),
         StoreError::NoSnapshot(_) | StoreError::NoPosition { .. } => {
             format!("list the snapshots: asl store snapshots --store {place}")
@@ -268,6 +279,7 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use asl_store::LogPosition;
 
     fn errno(errno: Errno) -> io::Error {
         io::Error::from(errno)
@@ -336,6 +348,32 @@ mod tests {
                 "--help",
             ),
             (StoreError::Poisoned, 1, "repeat"),
+            (
+                StoreError::LogTailLost {
+                    found: LogPosition(1),
+                    remembered: LogPosition(2),
+                },
+                10,
+                "--accept-lost-records --store /mnt/usb",
+            ),
+            (
+                StoreError::LogUnrepairable {
+                    what: "x".into(),
+                    readable: LogPosition(1),
+                    unnamed_blocks: 1,
+                    unnamed_bytes: 1,
+                },
+                10,
+                "asl store init",
+            ),
+            (
+                StoreError::UnknownFlags {
+                    path: "log".into(),
+                    flags: 8,
+                },
+                1,
+                "newer asl",
+            ),
             (
                 StoreError::io("write", "x")(errno(Errno::ROFS)),
                 1,

@@ -82,10 +82,15 @@ impl Face {
     pub fn reader(&self) -> Result<(&Path, StoreHandle)> {
         let (path, vfs) = self.store_files()?;
         let handle = StoreHandle::open(vfs).map_err(|error| open_error(path, &error))?;
-        if let LogEnd::Damaged { what } = handle.log_end() {
-            self.report.warn(&format!(
+        match handle.log_end() {
+            LogEnd::Clean | LogEnd::Torn { .. } => {}
+            LogEnd::Damaged { what } => self.report.warn(&format!(
                 "the log is damaged ({what}); what was stored after that place is not shown"
-            ));
+            )),
+            LogEnd::Lost { remembered } => self.report.warn(&format!(
+                "the log once had {remembered} records and lacks the last; what only those told \
+                 is not shown"
+            )),
         }
         for problem in handle.problems() {
             self.report.warn(&format!(

@@ -303,30 +303,6 @@ impl StoreHandle {
             .map_err(|what| Error::damaged(&open.path, record.offset.into(), what))
     }
 
-    /// What an artifact is made of: the entries of its chunk list, the children of
-    /// a tree node; nothing for any other.
-    pub fn children(&self, record: &IndexRecord) -> Result<Vec<Key>> {
-        let chunked = record.encoding == format::ENCODING_CHUNKED;
-        if !chunked && record.flags & format::FLAG_NODE == 0 {
-            return Ok(Vec::new());
-        }
-        let (open, info, stored) = self.read_frame(record)?;
-        let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
-        let mut children = Vec::new();
-        if chunked {
-            if *blake3::hash(&stored).as_bytes() != info.check {
-                return Err(damaged("a frame's bytes do not match their hash"));
-            }
-            let list = frame::parse_chunk_list(&stored).map_err(damaged)?;
-            children.extend(list.into_iter().map(|(key, _)| key));
-        }
-        if record.flags & format::FLAG_NODE != 0 {
-            let raw = self.get_record(record)?;
-            children.extend(frame::parse_node(&raw).map_err(damaged)?.1);
-        }
-        Ok(children)
-    }
-
     /// Reads the frame that an index entry points to.
     fn read_frame(&self, record: &IndexRecord) -> Result<(Arc<OpenFile>, FrameInfo, Vec<u8>)> {
         let mut bytes = Vec::new();

@@ -75,6 +75,8 @@ pub enum StoreCommand {
     State,
     /// Read every byte and check it
     Verify(StoreVerify),
+    /// Make again what can be made again: caches, index, interrupted blocks
+    Repair(StoreRepair),
     /// Pin the store as it is now, to read it so later
     Snapshot(StoreSnapshot),
     /// List the snapshots
@@ -131,6 +133,24 @@ pub struct StoreVerify {
     /// Leave the data itself out; check what describes it
     #[arg(long)]
     pub quick: bool,
+}
+
+/// `asl store repair`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl store repair --store /mnt/usb/rescue
+
+Data is never changed, and the log is only added to. After a crash no repair is
+needed: the next command that writes recovers by itself.
+Exit: 0 everything is in order now, 10 something could not be made again.")]
+pub struct StoreRepair {
+    /// Make the index from the blocks even if it looks sound
+    #[arg(long)]
+    pub rebuild_index: bool,
+
+    /// Go on although records at the end of the log are gone for good
+    #[arg(long)]
+    pub accept_lost_records: bool,
 }
 
 /// `asl store snapshot`

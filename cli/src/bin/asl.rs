@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use asl_cli::args::{Asl, AslCommand, StoreCommand};
 use asl_cli::command::{
     captures, completions, disks, export, get, ls, man, put, rm, stat, store_info, store_init,
-    store_log, store_snapshot, store_verify,
+    store_log, store_repair, store_snapshot, store_verify,
 };
 use asl_cli::start::{start, without_command};
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
                 StoreCommand::Info => store_info::info(face),
                 StoreCommand::State => store_info::state(face),
                 StoreCommand::Verify(args) => store_verify::run(face, &args),
+                StoreCommand::Repair(args) => store_repair::run(face, &args),
                 StoreCommand::Snapshot(args) => store_snapshot::create(face, &args),
                 StoreCommand::Snapshots => store_snapshot::list(face),
                 StoreCommand::Log(args) => store_log::run(face, &args),

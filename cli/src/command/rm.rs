@@ -1,15 +1,12 @@
 //! `asl rm`: artifacts are hidden from here on.
 //!
-//! An artifact can be put by itself and be a part of others, of a capture above
-//! all. Then it only stops being listed; hiding its name would take it from
-//! those others too.
+//! Only names are hidden. What is also a part of something else, of a capture
+//! above all, stays readable through that; snapshots from before still list it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use asl_store::format::{ENCODING_CHUNKED, FLAG_NODE, FLAG_ROOT};
-use asl_store::segment::IndexRecord;
-use asl_store::{Error as StoreError, Key, StoreHandle, WriteOptions};
+use asl_store::{Key, WriteOptions};
 use serde::Serialize;
 
 use super::find_key;
@@ -23,7 +20,6 @@ use crate::text;
 #[derive(Debug, Serialize)]
 struct Removed {
     removed: Vec<String>,
-    kept_as_parts: Vec<String>,
 }
 
 impl Outcome for Removed {
@@ -31,18 +27,15 @@ impl Outcome for Removed {
         for key in &self.removed {
             writeln!(out, "removed {key}")?;
         }
-        for key in &self.kept_as_parts {
-            writeln!(out, "removed {key}, kept as a part of others")?;
-        }
         Ok(())
     }
 }
 
-/// Hides the artifacts.
+/// Hides the artifacts: all, or none if one of them is not there.
 pub fn run(face: &Face, args: &Rm) -> Result {
     let (path, mut writer) = face.writer(WriteOptions::default())?;
     let store = writer.handle().clone();
-    let mut wanted = HashMap::new();
+    let mut keys = BTreeSet::new();
     for key in &args.keys {
         let record = find_key(&store, path, key)?;
         if !record.is_root() {
@@ -55,64 +48,15 @@ pub fn run(face: &Face, args: &Rm) -> Result {
                 ),
             );
         }
-        wanted.insert(record.key, record);
+        keys.insert(record.key);
     }
-    let failed = |error: StoreError| CliError::of_store("remove", path, &error);
-    let parts = parts_of_others(&store, &wanted).map_err(failed)?;
-    let (shared, own): (Vec<IndexRecord>, Vec<IndexRecord>) = wanted
-        .into_values()
-        .partition(|record| parts.contains(&record.key));
-    let unlisted: Vec<IndexRecord> = shared
-        .into_iter()
-        .map(|record| IndexRecord {
-            flags: record.flags & !FLAG_ROOT,
-            ..record
-        })
-        .collect();
-    let own: Vec<Key> = own.iter().map(|record| record.key).collect();
-    if !unlisted.is_empty() {
-        writer.index_add(&unlisted).map_err(failed)?;
-    }
-    if !own.is_empty() {
-        writer.tombstone(&own).map_err(failed)?;
-    }
+    let keys: Vec<Key> = keys.into_iter().collect();
+    writer
+        .tombstone(&keys)
+        .map_err(|error| CliError::of_store("remove", path, &error))?;
     face.finish(path, writer)?;
-    let names = |keys: &mut dyn Iterator<Item = Key>| {
-        let mut names: Vec<String> = keys.map(|key| key.to_string()).collect();
-        names.sort();
-        names
-    };
     face.report.result(&Removed {
-        removed: names(&mut own.iter().copied()),
-        kept_as_parts: names(&mut unlisted.iter().map(|record| record.key)),
+        removed: keys.iter().map(ToString::to_string).collect(),
     })?;
     Ok(Exit::Complete)
-}
-
-/// Which of `wanted` other visible artifacts are made of. Reads every chunk list
-/// and every tree node, but no data.
-fn parts_of_others(
-    store: &StoreHandle,
-    wanted: &HashMap<Key, IndexRecord>,
-) -> asl_store::Result<HashSet<Key>> {
-    let mut parts = HashSet::new();
-    let mut holders = Vec::new();
-    store.for_each(&mut |record| {
-        if record.encoding == ENCODING_CHUNKED || record.flags & FLAG_NODE != 0 {
-            holders.push(record);
-        }
-        Ok(())
-    })?;
-    for record in holders {
-        // What goes away with the same command holds nothing.
-        if wanted.contains_key(&record.key) {
-            continue;
-        }
-        for child in store.children(&record)? {
-            if wanted.contains_key(&child) {
-                parts.insert(child);
-            }
-        }
-    }
-    Ok(parts)
 }

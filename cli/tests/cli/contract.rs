@@ -13,6 +13,7 @@ const SPELLINGS: &[&str] = &[
     "asl store info",
     "asl store state",
     "asl store verify --quick",
+    "asl store repair --rebuild-index",
     "asl store snapshot --label",
     "asl store snapshots",
     "asl store log --from --limit",

@@ -1,0 +1,132 @@
+//! `asl store repair`: what can be made again is made again, and nothing else is
+//! touched.
+
+use std::io::{self, Write};
+
+use asl_store::{RepairOptions, RepairReport, repair};
+use serde::Serialize;
+
+use crate::args::StoreRepair;
+use crate::error::{CliError, Exit, Result};
+use crate::face::{Face, context};
+use crate::report::Outcome;
+use crate::text;
+
+/// What was repaired.
+#[derive(Debug, Serialize)]
+struct Repaired {
+    salvaged_blocks: u64,
+    salvaged_artifacts: u64,
+    relogged_blocks: u64,
+    torn_log_bytes: u64,
+    rebuilt: Vec<String>,
+    removed: Vec<String>,
+    index: Option<IndexObject>,
+    /// What could not be made again.
+    damage: Vec<String>,
+    /// Files that are not this store's; left alone.
+    foreign: Vec<String>,
+}
+
+/// A new index.
+#[derive(Debug, Serialize)]
+struct IndexObject {
+    segments: u64,
+    entries: u64,
+    retired: u64,
+}
+
+impl From<RepairReport> for Repaired {
+    fn from(report: RepairReport) -> Self {
+        Self {
+            salvaged_blocks: report.recovery.salvaged_blocks,
+            salvaged_artifacts: report.recovery.salvaged_artifacts,
+            relogged_blocks: report.recovery.relogged_blocks,
+            torn_log_bytes: report.recovery.torn_log_bytes,
+            rebuilt: report.rebuilt,
+            removed: report.removed,
+            index: report.index.map(|index| IndexObject {
+                segments: index.segments,
+                entries: index.entries,
+                retired: index.retired,
+            }),
+            damage: report.notes,
+            foreign: report.recovery.foreign,
+        }
+    }
+}
+
+impl Outcome for Repaired {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.salvaged_blocks > 0 {
+            writeln!(
+                out,
+                "recovered what an interrupted program had left: {} with {}",
+                text::count(self.salvaged_blocks, "block"),
+                text::count(self.salvaged_artifacts, "artifact")
+            )?;
+        }
+        if self.relogged_blocks > 0 {
+            let blocks = text::count(self.relogged_blocks, "block");
+            writeln!(out, "put into the log again: {blocks}")?;
+        }
+        for path in &self.rebuilt {
+            writeln!(out, "made again: {}", text::visible(path))?;
+        }
+        for path in &self.removed {
+            writeln!(
+                out,
+                "removed, it belonged to nothing: {}",
+                text::visible(path)
+            )?;
+        }
+        if let Some(index) = &self.index {
+            writeln!(
+                out,
+                "made the index again: {} in {}",
+                text::count(index.entries, "artifact"),
+                text::count(index.segments, "segment")
+            )?;
+        }
+        for damage in &self.damage {
+            writeln!(out, "DAMAGED {}", text::visible(damage))?;
+        }
+        for foreign in &self.foreign {
+            writeln!(out, "left alone: {}", text::visible(foreign))?;
+        }
+        let idle = self.salvaged_blocks + self.relogged_blocks == 0
+            && self.rebuilt.is_empty()
+            && self.removed.is_empty()
+            && self.index.is_none()
+            && self.damage.is_empty();
+        if idle {
+            writeln!(out, "nothing needed repair")?;
+        }
+        Ok(())
+    }
+}
+
+/// Repairs the store.
+pub fn run(face: &Face, args: &StoreRepair) -> Result {
+    let (path, vfs) = face.store_files()?;
+    let options = RepairOptions {
+        rebuild_index: args.rebuild_index,
+        accept_lost_tail: args.accept_lost_records,
+        ..RepairOptions::default()
+    };
+    let action = format!("repair the store {}", text::path(path));
+    let report = repair(vfs, context()?, &options)
+        .map_err(|error| CliError::of_store(&action, path, &error))?;
+    let repaired = Repaired::from(report);
+    face.report.result(&repaired)?;
+    if repaired.damage.is_empty() {
+        return Ok(Exit::Complete);
+    }
+    if face.report.is_human() {
+        let place = text::shell_path(path);
+        face.report.note(&format!(
+            "hint: see what that damage hits: asl store verify --store {place}"
+        ));
+    }
+    Ok(Exit::Integrity)
+}
