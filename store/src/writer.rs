@@ -343,6 +343,12 @@ impl StoreWriter {
                 .is_some_and(|record| covered(record.flags))
     }
 
+    /// Whether an artifact that [`has`](Self::has) knows can be read; one that is
+    /// not committed yet can.
+    pub(crate) fn is_intact(&self, key: &Key) -> bool {
+        self.pending.contains_key(key) || self.handle.copy_to(key, &mut std::io::sink()).is_ok()
+    }
+
     /// Stores one artifact unless it is there already. Small ones are packed; one at
     /// or above the small threshold gets a block of its own and is committed at
     /// once. The caller's order of calls is the order on disk.

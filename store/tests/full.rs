@@ -209,5 +209,5 @@ fn no_parameters_allow_files_beyond_two_gib() {
     // 88 bytes for each frame.
     let longest = params.block_size + u64::from(params.packed_max) * 88 + 352;
     assert!(longest < FILE_LEN_MAX);
-    assert!(FILE_LEN_MAX < 4 << 30);
+    const { assert!(FILE_LEN_MAX < 4 << 30) };
 }

@@ -186,7 +186,7 @@ impl Ledger {
         mut w: StoreWriter,
         vfs: &FaultVfs,
         script: &[Step],
-    ) -> Result<(), (Error, Option<StoreWriter>)> {
+    ) -> Result<(), (Error, Option<Box<StoreWriter>>)> {
         for (at, step) in script.iter().enumerate().skip(self.resume) {
             self.at = at;
             self.doubtful.clear();
@@ -195,7 +195,7 @@ impl Ledger {
                 self.finish(w, at + 1).map_err(|error| (error, None))?;
                 w = self.open_writer(vfs).map_err(|error| (error, None))?;
             } else if let Err(error) = self.step(&mut w, at, step) {
-                return Err((error, Some(w)));
+                return Err((error, Some(Box::new(w))));
             }
         }
         self.at = script.len();
