@@ -284,6 +284,20 @@ impl StoreHandle {
         Ok(info.raw_len)
     }
 
+    /// The chunk list of an artifact, as it is stored: keys and lengths in bytes.
+    /// `None` for one that is stored in one piece.
+    pub fn chunks(&self, record: &IndexRecord) -> Result<Option<Vec<(Key, u64)>>> {
+        if record.encoding != format::ENCODING_CHUNKED {
+            return Ok(None);
+        }
+        let (open, info, stored) = self.read_frame(record)?;
+        let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
+        if *blake3::hash(&stored).as_bytes() != info.check {
+            return Err(damaged("a frame's bytes do not match their hash"));
+        }
+        frame::parse_chunk_list(&stored).map(Some).map_err(damaged)
+    }
+
     /// An artifact's bytes in buffers that are used again: for reading many that fit
     /// in memory.
     pub fn read_entry<'a>(
