@@ -5,10 +5,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use asl_capture::commit::SyncPolicy;
-use asl_capture::device::fault::FaultDevice;
+use asl_capture::device::fault::{FaultDevice, VirtualClock};
 use asl_capture::digests::ExtraDigests;
 use asl_capture::disk::{DiskOptions, DiskReport, Observer, Progress, Tuning, capture_disk};
 use asl_capture::manifest::{CaptureDoc, Content, Manifest};
@@ -31,6 +31,47 @@ impl Clock for TickingClock {
     }
     fn unix_ns(&self) -> i64 {
         1_700_000_000_000_000_000
+    }
+}
+
+/// The time of a simulated disk, and the time in which threads wait for each other.
+pub struct DiskClock(pub Arc<VirtualClock>);
+
+impl Clock for DiskClock {
+    fn monotonic(&self) -> Duration {
+        self.0.now()
+    }
+    fn unix_ns(&self) -> i64 {
+        1_700_000_000_000_000_000
+    }
+}
+
+/// Real time.
+pub struct WallClock(pub Instant);
+
+impl Clock for WallClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+    fn unix_ns(&self) -> i64 {
+        1_700_000_000_000_000_000
+    }
+}
+
+/// Runs `work` and fails if that takes longer than a minute: for what might hang.
+pub fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let done = work();
+        let _ = send.send(());
+        done
+    });
+    match receive.recv_timeout(Duration::from_secs(60)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        // Done, or it panicked: then so does the join.
+        _ => thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }
 
@@ -213,16 +254,28 @@ pub fn watched_run(
     options: &DiskOptions,
     observer: &dyn Observer,
 ) -> asl_capture::Result<DiskReport> {
+    let clock = Arc::new(TickingClock::default());
+    run_with(writer, disk, options, observer, clock, Arc::default())
+}
+
+/// [`run`] with everything.
+pub fn run_with(
+    writer: StoreWriter,
+    disk: &FaultDevice,
+    options: &DiskOptions,
+    observer: &dyn Observer,
+    clock: Arc<dyn Clock>,
+    control: Arc<Control>,
+) -> asl_capture::Result<DiskReport> {
     let source = Arc::new(disk.reopened("/dev/test"));
     let resume = unfinished(writer.handle(), disk);
-    let clock = Arc::new(TickingClock::default());
     capture_disk(
         source,
         writer,
         resume.as_ref(),
         options,
         clock,
-        Arc::new(Control::default()),
+        control,
         observer,
     )
 }
