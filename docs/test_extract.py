@@ -220,7 +220,7 @@ class Writer:
         return block, path
 
     def tombstone(self, *keys):
-        block, _ = self.block([note(b"".join(keys), "NOTE_TOMBSTONES")])
+        block, _ = self.block([note(pack("tombstones_note", position=self.position) + b"".join(keys), "NOTE_TOMBSTONES")])
         self.record("TOMBSTONE", pack("tombstone_payload", count=len(keys), block_id=block) + b"".join(keys))
 
     def session(self, session, kind, key=bytes(32), body=b"{}"):

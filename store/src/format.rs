@@ -74,7 +74,7 @@ pub const FLAG_NODE: u16 = 2;
 /// Index flag: the key is hidden from here on.
 pub const FLAG_TOMBSTONE: u16 = 0x8000;
 
-/// Note type: a batch of tombstones (keys, 32 bytes each).
+/// Note type: a batch of tombstones, and how long the log was then.
 pub const NOTE_TOMBSTONES: u32 = 1;
 /// Note type: what a capture session is (JSON).
 pub const NOTE_SESSION: u32 = 16;
@@ -455,6 +455,11 @@ layout! {
 }
 
 layout! {
+    /// Head of a note of tombstones (`NOTE_TOMBSTONES`); the keys follow.
+    tombstones_note 8 { POSITION 8, }
+}
+
+layout! {
     /// One entry of a chunk list (`ENCODING_CHUNKED`).
     chunk_entry 40 { KEY 32, BYTES 8, }
 }
@@ -490,6 +495,7 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("filter_entry", filter_entry::FIELDS),
     ("current_hint", current_hint::FIELDS),
     ("node_head", node_head::FIELDS),
+    ("tombstones_note", tombstones_note::FIELDS),
     ("chunk_entry", chunk_entry::FIELDS),
 ];
 

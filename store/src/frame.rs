@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::format::{self, block_header as bh, frame_header as fh, toc_entry as te};
-use crate::id::Key;
+use crate::id::{Key, LogPosition};
 
 /// Bytes shared by whoever still needs them: a frame keeps its bytes until they
 /// are durable, without copying the buffer that a device filled.
@@ -413,6 +413,27 @@ pub fn decode(info: &FrameInfo, stored: Vec<u8>) -> Result<Vec<u8>, &'static str
     }
     out.truncate(raw);
     Ok(out)
+}
+
+/// The bytes of a note that repeats a deletion: `position` is the length of the log
+/// when it is written, so that from blocks alone it can be told what is older.
+pub fn build_tombstones(position: LogPosition, keys: &[Key]) -> Vec<u8> {
+    use format::tombstones_note as tn;
+    let mut note = vec![0; tn::LEN];
+    tn::POSITION.set(&mut note, position.0);
+    note.extend(keys.iter().flat_map(|key| key.0));
+    note
+}
+
+/// Reads a note of tombstones; `None` where it does not parse.
+pub fn parse_tombstones(note: &[u8]) -> Option<(LogPosition, Vec<Key>)> {
+    use format::tombstones_note as tn;
+    let keys = note.get(tn::LEN..)?.chunks_exact(32);
+    if !keys.remainder().is_empty() {
+        return None;
+    }
+    let keys = keys.map(|key| Key(key.try_into().expect("chunks of 32 bytes")));
+    Some((LogPosition(tn::POSITION.get(note)), keys.collect()))
 }
 
 /// The children's keys of a tree node artifact, its kind and its body.

@@ -14,6 +14,7 @@ use crate::block::{self, BlockHeader, Sealed};
 use crate::current::{END, HINT_PATH};
 use crate::error::{Error, Result};
 use crate::format;
+use crate::frame;
 use crate::id::{BlockId, Digest, Key, LogPosition};
 use crate::log::LogFiles;
 use crate::salvage::{Salvage, copy_frames, salvage};
@@ -213,13 +214,23 @@ impl StoreWriter {
         let mut hidden = Vec::new();
         for note in &sealed.entries {
             if note.info.note_type == format::NOTE_TOMBSTONES {
-                let keys = block::read_stored(&*file, &path, note)?;
-                let keys = keys.chunks_exact(32);
-                hidden.extend(keys.map(|key| Key(key.try_into().expect("chunks of 32 bytes"))));
+                let note = block::read_stored(&*file, &path, note)?;
+                // What a newer writer may have put there is not for this one to obey.
+                let (position, mut keys) = frame::parse_tombstones(&note).unwrap_or_default();
+                let decided = self.decided_since(sealed.header.id, position.0, &keys)?;
+                keys.retain(|key| !decided.contains(key));
+                hidden.append(&mut keys);
             }
         }
-        let decided = self.decided_since(&sealed, &hidden)?;
-        hidden.retain(|key| !decided.contains(key));
+        let artifacts = sealed.entries.iter().map(|entry| &entry.info);
+        let artifacts: Vec<_> = artifacts
+            .filter(|info| info.is_artifact())
+            .map(|info| info.key)
+            .collect();
+        let BlockHeader {
+            id, base_position, ..
+        } = sealed.header;
+        let decided = self.decided_since(id, base_position, &artifacts)?;
         let stale = sealed
             .entries
             .iter()
@@ -255,20 +266,16 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Of the artifacts of a found block, and of `hidden`: those about which the log has said
-    /// something since the block was begun. A copy that was given up, or one whose removal
-    /// did not last, would otherwise come back as news.
-    fn decided_since(&self, sealed: &Sealed, hidden: &[Key]) -> Result<HashSet<Key>> {
-        let BlockHeader {
-            id, base_position, ..
-        } = sealed.header;
-        let artifacts = sealed.entries.iter().map(|entry| &entry.info);
-        let artifacts = artifacts.filter(|info| info.is_artifact());
+    /// Of `keys`, which a found block of this id names: those about which the log has said
+    /// something from position `since` on, when the block was begun or the note in it
+    /// written. A copy that was given up, or one whose removal did not last, would
+    /// otherwise come back as news.
+    fn decided_since(&self, id: BlockId, since: u64, keys: &[Key]) -> Result<HashSet<Key>> {
         let mut decided = HashSet::new();
         let mut unsure = HashSet::new();
         {
             let view = self.handle.view();
-            for key in artifacts.map(|info| &info.key).chain(hidden) {
+            for key in keys {
                 let Some(entry) = view.index.newest(key)? else {
                     continue;
                 };
@@ -281,8 +288,7 @@ impl StoreWriter {
                     matches!(origin, format::ORIGIN_SALVAGED | format::ORIGIN_RELOGGED)
                         && entry.block < id
                 };
-                if block.is_some_and(|of| of.position >= base_position && !found_before(of.origin))
-                {
+                if block.is_some_and(|of| of.position >= since && !found_before(of.origin)) {
                     decided.insert(*key);
                 } else {
                     unsure.insert(*key);
@@ -292,7 +298,7 @@ impl StoreWriter {
         if !unsure.is_empty() {
             let files = LogFiles::list(&*self.vfs)?;
             files.read(&*self.vfs, files.start(), END, &mut |record| {
-                if record.position.0 >= base_position
+                if record.position.0 >= since
                     && let Some(entries) = Level0::of_record(&record)
                 {
                     decided.extend(entries.keys().filter(|key| unsure.contains(key)));
@@ -360,11 +366,10 @@ impl StoreWriter {
         });
         let mut hidden = Vec::new();
         if let Some(id) = last {
-            let read = self.handle.clone().notes(id, &mut |note_type, keys| {
+            let read = self.handle.clone().notes(id, &mut |note_type, note| {
                 if note_type == format::NOTE_TOMBSTONES {
-                    let keys = keys.chunks_exact(32);
-                    let keys = keys.map(|key| Key(key.try_into().expect("chunks of 32 bytes")));
-                    hidden.push((keys.collect(), id));
+                    let (_, keys) = frame::parse_tombstones(&note).unwrap_or_default();
+                    hidden.push((keys, id));
                 }
                 Ok(())
             });

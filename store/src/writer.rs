@@ -18,7 +18,7 @@ use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
 use crate::current::{self, Current, Hint};
 use crate::error::{Error, Result};
 use crate::format;
-use crate::frame::{Frame, FrameInfo};
+use crate::frame::{self, Frame, FrameInfo};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
 use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
@@ -573,8 +573,9 @@ impl StoreWriter {
     /// Hides keys from here on. Durable and visible when this returns.
     pub fn tombstone(&mut self, keys: &[Key]) -> Result<()> {
         for keys in keys.chunks(TOMBSTONES_MAX) {
-            let payload: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
-            self.note(format::NOTE_TOMBSTONES, payload)?;
+            let position = self.handle.with_state(State::position);
+            let note = frame::build_tombstones(position, keys);
+            self.note(format::NOTE_TOMBSTONES, note)?;
             self.commit_with(|block| block.map(|block| state::tombstone_record(keys, block)))?;
         }
         Ok(())

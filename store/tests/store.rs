@@ -345,3 +345,29 @@ fn flags_add_up() {
     w.commit().unwrap();
     assert_eq!(flags(w.handle(), 1), Some(0));
 }
+
+/// A deletion whose record a crash prevented is told from its note, also where what it
+/// deletes was logged after the note's block was begun.
+#[test]
+fn a_note_of_tombstones_is_newer_than_what_was_logged_before_it() {
+    use asl_store::vfs::fault::CrashPolicy;
+    let mut relogged = 0;
+    for cut in 1..40 {
+        let vfs = fresh();
+        let mut w = writer(&vfs, 2).unwrap();
+        let large = noise(1, 20 << 10);
+        w.put(frame(&noise(2, 300))).unwrap();
+        w.put(frame(&large)).unwrap();
+        vfs.crash_at(vfs.ops() + cut);
+        let deleted = w.tombstone(&[Key::of(&large)]);
+        let after = vfs.power_cut(CrashPolicy::KeepAll);
+        let w = writer(&after, 3).unwrap();
+        let visible = w.handle().lookup(&Key::of(&large)).unwrap().is_some();
+        if w.recovery().relogged_blocks > 0 {
+            relogged += 1;
+            assert!(!visible, "operation {cut}");
+        }
+        assert!(!visible || deleted.is_err());
+    }
+    assert!(relogged > 0);
+}
