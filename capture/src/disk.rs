@@ -248,8 +248,8 @@ pub fn capture_disk(
     let cluster = options.plan.cluster_bytes as usize;
     let queue = options.tuning.queue_buffers.max(1);
     // Artifacts that are stored as they are are the read buffers themselves, until they are
-    // synced.
-    let held = options.sync.bytes as usize / cluster;
+    // synced; when half as many wait, a sync comes early.
+    let held = options.sync.bytes as usize / cluster / 2;
     let pool = BufferPool::new(cluster, queue + held);
     let mut run = Run {
         committer,

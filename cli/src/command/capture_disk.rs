@@ -179,7 +179,7 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
 /// Bytes and seconds that a power cut may cost.
 fn sync_policy() -> SyncPolicy {
     SyncPolicy {
-        bytes: 64 << 20,
+        bytes: 32 << 20,
         interval: Duration::from_secs(1),
     }
 }
