@@ -83,6 +83,13 @@ fn a_disk_that_vanishes_at_any_read_is_resumed() {
             let disk = flaky().gone_after(reads).gone_errno(errno).build();
             let vfs = fresh();
             let first = run(&vfs, &disk, 2, &options).unwrap();
+            // With threads, time decides how boldly is read: this run may need fewer reads
+            // than the clean one did, and be through before the disk goes.
+            if options.threads > 0 && first.end == End::Reading(EndReason::Finished) {
+                assert!(disk.total_reads() <= reads);
+                assert_captured(&reader(&vfs), &first, &disk);
+                continue;
+            }
             assert_eq!(first.end.stopped(), Some("device-gone"), "after {reads}");
             assert_eq!(first.doc.stopped.as_deref(), Some("device-gone"));
             assert_all_kept(&vfs, &first, &disk);
