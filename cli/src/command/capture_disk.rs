@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use asl_capture::commit::SyncPolicy;
-use asl_capture::device::{Geometry, OpenError, OpenOptions, Opened, open_source};
+use asl_capture::device::{Geometry, NotASource, OpenError, OpenOptions, Opened, open_source};
 use asl_capture::digests::ExtraDigests;
 use asl_capture::disk::{DiskOptions, DiskReport, End, Tuning, capture_disk, close_unfinished};
 use asl_capture::inventory::{SystemPaths, source_contains_path};
@@ -188,9 +188,28 @@ fn open_failed(path: &Path, error: &OpenError) -> CliError {
     let failed = CliError::new(format!("cannot read {}", text::path(path))).caused_by(error);
     let remedies = error.remedies();
     match error {
-        _ if !remedies.is_empty() => failed.hint(remedies.join("; ")),
+        _ if remedies.iter().any(|remedy| remedy == "umount /") => {
+            failed.hint("the system runs from it; start a rescue system from a USB stick")
+        }
+        _ if !remedies.is_empty() => failed.hint(remedies.join(" && ")),
         OpenError::NotFound { .. } => failed.hint("see which disks there are: asl disks"),
-        OpenError::Denied { .. } => failed.hint("run it as root"),
+        OpenError::Denied { .. } => failed.hint("run it as root, for example with sudo"),
+        OpenError::NotASource {
+            kind: NotASource::Directory,
+            ..
+        } => failed.hint(format!(
+            "name the disk; this is on: findmnt -no SOURCE -T {}",
+            text::shell_path(path)
+        )),
+        OpenError::Empty { .. } => {
+            failed.hint("if a medium is in the drive, take it out, put it in again and wait")
+        }
+        OpenError::NoDevice { .. } => {
+            failed.hint("check cable and power, then look for it: asl disks")
+        }
+        OpenError::SectorSize { .. } => failed
+            .exit(Exit::Usage)
+            .hint("leave --sector-size out to use what the disk says"),
         _ => failed.hint("name a disk, a partition or an image file; see: asl disks"),
     }
 }

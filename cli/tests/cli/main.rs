@@ -1,5 +1,6 @@
 //! The programs as users run them.
 
+mod capture;
 mod contract;
 mod harm;
 mod place;

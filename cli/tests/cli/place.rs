@@ -8,13 +8,15 @@ use std::process::Command;
 use super::programs::{asl, is_root, program, shown};
 
 /// A mounted file system that is gone with the test.
-struct Mount {
-    at: PathBuf,
+pub struct Mount {
+    /// The mountpoint.
+    pub at: PathBuf,
     _room: tempfile::TempDir,
 }
 
 impl Mount {
-    fn of(arguments: &[&str]) -> Self {
+    /// Mounts what `mount(8)` is told.
+    pub fn of(arguments: &[&str]) -> Self {
         let room = tempfile::tempdir().unwrap();
         let at = room.path().join("mnt");
         fs::create_dir(&at).unwrap();
@@ -37,7 +39,8 @@ impl Drop for Mount {
     }
 }
 
-fn skipped() -> bool {
+/// Whether the test cannot run here; says why.
+pub fn skipped() -> bool {
     if !is_root() {
         eprintln!("skipped: needs root to mount");
     }
