@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use asl_store::vfs::fault::FaultVfs;
-use asl_store::{Error, Key, Params, VerifyOptions, create, format, verify};
+use asl_store::{Compression, Encoder, Error, Key, Params, VerifyOptions, create, format, verify};
 use common::*;
 use specimen::*;
 
@@ -307,6 +307,51 @@ fn no_packing_escapes_verify() {
             assert_eq!(report.damage.len(), 1);
             assert_eq!(report.damage[0].keys, [Key::of(bytes)]);
             assert!(reader(&damaged).unwrap().read(&location).is_err());
+        }
+    }
+}
+
+/// Frames that are longer than what is held at once: raw, compressed, a tree node, a
+/// chunk list.
+#[test]
+fn long_frames_are_checked_in_pieces() {
+    let vfs = FaultVfs::new();
+    create(&vfs, &Params::default(), &context(1), &options()).unwrap();
+    let mut w = writer(&vfs, 2).unwrap();
+    let part = noise(9, 1);
+    let list = vec![(Key::of(&part), 1); 110_000];
+    let whole = Key::of(&part.repeat(110_000));
+    let node = asl_store::frame::build_node(9, &vec![Key::of(&part); 140_000], b"");
+    let node_flags = format::FLAG_ROOT | format::FLAG_NODE;
+    let frames = [
+        frame(&part),
+        frame(&noise(1, 5 << 20)),
+        frame(&noise(2, 1000).repeat(9 << 10)),
+        Encoder::chunked(whole, &list, format::FLAG_ROOT),
+        Encoder::new(Compression::None).encode(Key::of(&node), node.into(), node_flags),
+    ];
+    let infos = frames.each_ref().map(|frame| frame.info);
+    for frame in frames {
+        w.put(frame).unwrap();
+    }
+    w.finish().unwrap();
+    let report = verified(&vfs);
+    assert_eq!(report.damage, []);
+    assert_eq!(report.counts.trees, 2);
+    assert!(infos[2].encoding == format::ENCODING_ZSTD && infos[2].raw_len > 8 << 20);
+    let handle = reader(&vfs).unwrap();
+    for info in &infos[1..] {
+        let record = handle.lookup(&info.key).unwrap().unwrap();
+        let path = handle.with_state(|s| asl_store::index::block_path(s, record.block));
+        let stored = u64::from(record.offset) + 104;
+        let len = u64::from(info.stored_len);
+        for at in [stored, stored + len / 2, stored + len - 1] {
+            let damaged = vfs.fork();
+            damaged.flip_byte(&path, at).unwrap();
+            let report = verified(&damaged);
+            let damage = names(&report, &path).unwrap();
+            assert_eq!(damage.keys, [info.key]);
+            assert_eq!(damage.what, "a frame's bytes do not match their hash");
         }
     }
 }

@@ -309,6 +309,43 @@ fn blocks() {
     assert_found(&stray, &name, "not the block that its name says");
 }
 
+/// What only decoding tells of a frame that is too long to be held.
+#[test]
+fn long_frames() {
+    let vfs = asl_store::vfs::fault::FaultVfs::new();
+    asl_store::create(&vfs, &asl_store::Params::default(), &context(1), &options()).unwrap();
+    let mut w = writer(&vfs, 2).unwrap();
+    let long = noise(2, 1000).repeat(9 << 10);
+    w.put(frame(&long)).unwrap();
+    let parts = vec![(Key::of(b"x"), 1); 110_000];
+    w.put(frame(b"x")).unwrap();
+    w.put(Encoder::chunked(Key::of(&[b'x'; 110_000]), &parts, 0))
+        .unwrap();
+    w.finish().unwrap();
+    assert_eq!(verified(&Forge::of(&vfs).done()).damage, []);
+    let cases: &[(usize, ChangeBlock, &str)] = &[
+        (
+            0,
+            |b| b.frames[0].0.key = Key([1; 32]),
+            "does not match its key",
+        ),
+        (0, |b| b.frames[0].0.raw_len -= 1, "do not decode"),
+        (0, |b| b.frames[0].0.raw_len += 1, "do not decode"),
+        (
+            0,
+            |b| b.frames[0].0.flags |= format::FLAG_NODE,
+            "without its head",
+        ),
+        (1, |b| b.frames[1].0.raw_len += 1, "does not add up"),
+        (1, |b| b.frames[1].1[0] ^= 1, "do not match their hash"),
+    ];
+    for (nth, change, what) in cases {
+        let mut forge = Forge::of(&vfs);
+        forge.block(*nth, change);
+        assert_found(&forge.done(), "blocks/sealed", what);
+    }
+}
+
 /// Other stored bytes for a frame.
 fn with(block: &mut Block, frame: usize, stored: Vec<u8>) {
     let (info, held) = &mut block.frames[frame];
