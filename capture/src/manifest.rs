@@ -532,6 +532,10 @@ impl Walk<'_> {
                 Slot::Fragments(fragments) => {
                     for fragment in fragments {
                         let offset = start + u64::from(fragment.offset);
+                        let end = offset + u64::from(fragment.len);
+                        if end <= self.range.start || offset >= self.range.end {
+                            continue;
+                        }
                         (self.each)(Extent {
                             offset,
                             len: fragment.len.into(),

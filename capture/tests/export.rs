@@ -1,0 +1,356 @@
+//! Getting images back, against an oracle: whole, in parts, sparse, streamed, from
+//! stores that are damaged.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::ops::Range;
+
+use asl_capture::device::fault::FaultDevice;
+use asl_capture::disk::DiskOptions;
+use asl_capture::export::{
+    ExportObserver, ExportOptions, ExportReport, Fill, export_to_file, export_to_stream,
+};
+use asl_capture::manifest::Manifest;
+use asl_capture::map::Domain;
+use asl_capture::pass::PlanOptions;
+use asl_store::{Compression, StoreHandle};
+use common::*;
+use proptest::prelude::*;
+
+struct Quiet;
+
+impl ExportObserver for Quiet {
+    fn progress(&self, done_bytes: u64, total_bytes: u64) {
+        assert!(done_bytes <= total_bytes);
+    }
+}
+
+const PATTERN: &[u8] = b"\xBA\xDD\xA7\x0A\x01";
+
+/// Ways to export; the destination of a sparse one is empty.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    File { sparse: bool, threads: usize },
+    Stream,
+}
+
+const WAYS: [Way; 4] = [
+    Way::File {
+        sparse: false,
+        threads: 1,
+    },
+    Way::File {
+        sparse: false,
+        threads: 3,
+    },
+    Way::File {
+        sparse: true,
+        threads: 2,
+    },
+    Way::Stream,
+];
+
+fn export(
+    store: &StoreHandle,
+    manifest: &Manifest,
+    range: Range<u64>,
+    fill: Fill,
+    way: Way,
+) -> asl_capture::Result<(Vec<u8>, ExportReport)> {
+    let mut options = ExportOptions {
+        fill,
+        sparse: false,
+        range: range.clone(),
+        threads: 1,
+    };
+    match way {
+        Way::Stream => {
+            let mut out = Vec::new();
+            let report = export_to_stream(store, manifest, &mut out, &options, &Quiet)?;
+            Ok((out, report))
+        }
+        Way::File { sparse, threads } => {
+            options.sparse = sparse;
+            options.threads = threads;
+            let mut file = tempfile::tempfile().unwrap();
+            if !sparse {
+                // What was there before must not shine through.
+                std::io::copy(
+                    &mut std::io::repeat(0x77).take(range.end - range.start),
+                    &mut file,
+                )
+                .unwrap();
+            }
+            file.set_len(range.end - range.start).unwrap();
+            let report = export_to_file(store, manifest, &file, &options, &Quiet)?;
+            Ok((contents(file), report))
+        }
+    }
+}
+
+fn contents(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// What an image is to be: its bytes, and where there are none.
+struct Oracle {
+    bytes: Vec<u8>,
+    unreadable: Vec<Range<u64>>,
+    untried: Vec<Range<u64>>,
+}
+
+fn overlap(holes: &[Range<u64>], range: &Range<u64>) -> u64 {
+    let clipped = holes.iter().map(|hole| {
+        hole.end
+            .min(range.end)
+            .saturating_sub(hole.start.max(range.start))
+    });
+    clipped.sum()
+}
+
+impl Oracle {
+    fn filled(&self, fill: &Fill) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for hole in self.unreadable.iter().chain(&self.untried) {
+            paint(&mut bytes, hole.clone(), fill);
+        }
+        bytes
+    }
+}
+
+fn paint(bytes: &mut [u8], hole: Range<u64>, fill: &Fill) {
+    for at in hole {
+        bytes[at as usize] = match fill {
+            Fill::Zero => 0,
+            Fill::Pattern(pattern) => pattern[at as usize % pattern.len()],
+        };
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Setup {
+    size: u64,
+    seed: u64,
+    chunk_bytes: u32,
+    cluster_chunks: u64,
+    sectors: (u32, u32),
+    bad: Vec<(u64, u64)>,
+    zeros: Vec<(u64, u64)>,
+    domain: Option<(u64, u64)>,
+    gone_after: Option<u64>,
+    threads: usize,
+    raw: bool,
+}
+
+fn setups() -> impl Strategy<Value = Setup> {
+    let sizes = prop_oneof![
+        1u64..5000,
+        1u64..400_000,
+        (1u64..100).prop_map(|n| n * 4096),
+        Just(1 << 20),
+        (0u64..3).prop_map(|n| (1 << 20) - 1 + n),
+    ];
+    let chunks = prop_oneof![Just(10), Just(12), Just(14), Just(16)];
+    let sectors = prop_oneof![
+        Just((512, 512)),
+        Just((512, 4096)),
+        Just((4096, 4096)),
+        Just((512, 1024)),
+    ];
+    let ranges = |max| prop::collection::vec((any::<u64>(), 1u64..max), 0..6);
+    let more = (
+        prop::option::weighted(0.2, (any::<u64>(), 1u64..200_000)),
+        prop::option::weighted(0.2, 1u64..60),
+        0usize..3,
+        any::<bool>(),
+    );
+    (
+        sizes,
+        any::<u64>(),
+        chunks,
+        0u32..4,
+        sectors,
+        ranges(20_000),
+        ranges(90_000),
+        more,
+    )
+        .prop_map(
+            |(
+                size,
+                seed,
+                chunk,
+                cluster,
+                sectors,
+                bad,
+                zeros,
+                (domain, gone_after, threads, raw),
+            )| {
+                Setup {
+                    size,
+                    seed,
+                    chunk_bytes: 1 << chunk,
+                    cluster_chunks: 1 << cluster,
+                    sectors,
+                    bad,
+                    zeros,
+                    domain,
+                    gone_after,
+                    threads,
+                    raw,
+                }
+            },
+        )
+}
+
+impl Setup {
+    fn range(&self, (at, len): (u64, u64)) -> Range<u64> {
+        let start = at % self.size;
+        start..(start + len).min(self.size)
+    }
+
+    fn disk(&self) -> FaultDevice {
+        let (logical, physical) = self.sectors;
+        let mut disk = FaultDevice::builder(self.size)
+            .seed(self.seed)
+            .sectors(logical, physical);
+        for zeros in &self.zeros {
+            disk = disk.zeros(self.range(*zeros));
+        }
+        let sector = u64::from(logical);
+        for bad in &self.bad {
+            let range = self.range(*bad);
+            disk = disk.bad(range.start / sector..range.end.div_ceil(sector));
+        }
+        disk.build()
+    }
+
+    fn options(&self) -> DiskOptions {
+        let mut options = DiskOptions {
+            chunk_bytes: self.chunk_bytes,
+            threads: self.threads,
+            compression: if self.raw {
+                Compression::None
+            } else {
+                Compression::Auto
+            },
+            plan: PlanOptions {
+                cluster_bytes: u64::from(self.chunk_bytes) * self.cluster_chunks,
+                piece_bytes: 4096,
+                ..PlanOptions::new(self.sectors.1)
+            },
+            ..disk_options()
+        };
+        options.plan.cluster_bytes = options.plan.cluster_bytes.max(4096);
+        let domain = self
+            .domain
+            .map(|range| Domain::from_ranges([self.range(range)]));
+        options.plan.domain = domain;
+        options
+    }
+
+    /// Captures, in one or two runs, and says what is to come out.
+    fn capture(&self) -> (StoreHandle, Manifest, Oracle) {
+        let disk = self.disk();
+        let vfs = fresh();
+        let options = self.options();
+        if let Some(reads) = self.gone_after {
+            disk.vanish_after(reads);
+            run(&vfs, &disk, 2, &options).unwrap();
+            disk.come_back();
+        }
+        let report = run(&vfs, &disk, 3, &options).unwrap();
+        let sector = u64::from(self.sectors.0);
+        let mut unreadable: Vec<Range<u64>> = Vec::new();
+        let mut untried = vec![0..self.size];
+        let domain = options
+            .plan
+            .domain
+            .unwrap_or_else(|| Domain::whole(self.size));
+        let physical = u64::from(self.sectors.1);
+        for wanted in domain.aligned(physical, self.size).ranges() {
+            let last = untried.pop().unwrap();
+            untried.extend([last.start..wanted.start, wanted.end..last.end]);
+            for bad in disk.bad_sectors() {
+                let bad = bad.start * sector..(bad.end * sector).min(self.size);
+                let clipped = bad.start.max(wanted.start)..bad.end.min(wanted.end);
+                if !clipped.is_empty() {
+                    unreadable.push(clipped);
+                }
+            }
+        }
+        let store = reader(&vfs);
+        let manifest = Manifest::open(&store, &report.root.unwrap()).unwrap();
+        let oracle = Oracle {
+            bytes: content(&disk),
+            unreadable,
+            untried,
+        };
+        let whole = 0..self.size;
+        assert_eq!(
+            report.doc.unreadable_bytes,
+            overlap(&oracle.unreadable, &whole)
+        );
+        assert_eq!(report.doc.untried_bytes, overlap(&oracle.untried, &whole));
+        if report.doc.untried_bytes == 0 {
+            let digest = blake3::hash(&oracle.filled(&Fill::Zero)).to_hex();
+            assert_eq!(report.doc.image_blake3.as_deref(), Some(digest.as_str()));
+        }
+        (store, manifest, oracle)
+    }
+}
+
+fn check_exports(setup: &Setup, parts: &[(u64, u64)]) {
+    let (store, manifest, oracle) = setup.capture();
+    let fills = [Fill::Zero, Fill::Pattern(PATTERN.to_vec())];
+    let mut ranges = vec![0..setup.size, setup.size..setup.size];
+    ranges.extend(parts.iter().map(|part| setup.range(*part)));
+    for fill in &fills {
+        let image = oracle.filled(fill);
+        for (number, range) in ranges.iter().enumerate() {
+            for way in WAYS.into_iter().skip(if number == 0 { 0 } else { 2 }) {
+                let (bytes, report) =
+                    export(&store, &manifest, range.clone(), fill.clone(), way).unwrap();
+                let expected = &image[range.start as usize..range.end as usize];
+                assert!(bytes == expected, "{way:?} of {range:?} differs");
+                assert_eq!(report.bytes, range.end - range.start);
+                assert_eq!(report.unreadable_bytes, overlap(&oracle.unreadable, range));
+                assert_eq!(report.untried_bytes, overlap(&oracle.untried, range));
+                assert_eq!(report.damaged, []);
+            }
+        }
+    }
+    let beyond = export(
+        &store,
+        &manifest,
+        0..setup.size + 1,
+        Fill::Zero,
+        Way::Stream,
+    );
+    assert!(matches!(beyond, Err(asl_capture::Error::Range { .. })));
+}
+
+fn cases(everyday: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: if all() { everyday * 50 } else { everyday },
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    /// Covers K4: what comes out is what was read, whatever the sizes of sectors,
+    /// chunks, clusters and disk.
+    #[test]
+    fn every_way_of_export_agrees_with_the_disk(
+        setup in setups(),
+        parts in prop::collection::vec((any::<u64>(), 0u64..100_000), 3),
+    ) {
+        check_exports(&setup, &parts);
+    }
+}
