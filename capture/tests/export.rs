@@ -266,7 +266,7 @@ impl Setup {
         let report = run(&vfs, &disk, 3, &options).unwrap();
         let sector = u64::from(self.sectors.0);
         let mut unreadable: Vec<Range<u64>> = Vec::new();
-        let mut untried = vec![0..self.size];
+        let mut untried: Vec<_> = std::iter::once(0..self.size).collect();
         let domain = options
             .plan
             .domain
