@@ -42,6 +42,9 @@ fn log_headers() {
         assert_found(&forge.done(), "log/log-", "a header with");
     }
     let mut forge = Forge::of(&vfs);
+    forge.header[lh::PREV_CHAIN.offset] ^= 1;
+    assert_found(&forge.done(), "log/log-", "does not begin as one does");
+    let mut forge = Forge::of(&vfs);
     lh::FLAGS.set(&mut forge.header, 1u32);
     let error = verify(Arc::new(forge.done()), &VerifyOptions::default(), &()).unwrap_err();
     assert!(matches!(error, asl_store::Error::UnknownFlags { .. }));

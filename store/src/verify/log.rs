@@ -69,14 +69,16 @@ pub(super) fn check(run: &Run) -> Result<LogView> {
             Err(error) if is_beyond(&error) => return Err(error),
             Err(Error::LogDamaged { .. }) if fold.state.is_none() => {}
             Err(error) => {
-                let path = fold.end.name.path();
-                run.damaged(&path, fold.end.offset, describe(&error).1);
+                let (path, offset) = match &error {
+                    Error::Io { path, .. } => (path.clone(), None),
+                    _ => (fold.end.name.path(), Some(fold.end.offset)),
+                };
+                run.damaged(&path, offset, describe(&error).1);
             }
         }
     } else if files.damage().is_none() {
         let path = files.start().name.path();
-        let what = format!("the log begins at record {}", files.start().position);
-        run.damaged(&path, None, what);
+        run.damaged(&path, 0, "the log does not begin as one does");
     }
     let mut intact = false;
     if let Some((place, end)) = end {
