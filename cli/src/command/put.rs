@@ -7,11 +7,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use asl_store::format::FLAG_ROOT;
-use asl_store::{Compression, Encoder, Error as StoreError, Key, WriteOptions};
+use asl_store::{Compression, Hint, WriteOptions, put_reader};
 use serde::Serialize;
 
-use crate::args::Put;
+use crate::args::{Put, PutHint};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
@@ -34,55 +33,76 @@ impl Outcome for Stored {
 
 /// Stores one file.
 pub fn run(face: &Face, args: &Put) -> Result {
-    let mut input = open(&args.file)?;
+    let (mut input, len) = Input::open(&args.file)?;
+    let hint = match args.hint {
+        Some(PutHint::Small) => Hint::Small,
+        Some(PutHint::Large) => Hint::Large,
+        Some(PutHint::Stream) => Hint::Stream,
+        // Of what comes through a pipe neither length nor kind is known.
+        None if len.is_none() => Hint::Stream,
+        None => Hint::Small,
+    };
     let (path, mut writer) = face.writer(WriteOptions::default())?;
-    let longest = writer.params().large_size;
-    let mut bytes = Vec::new();
-    input
-        .by_ref()
-        .take(longest + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::of_io("read", &args.file, &error))?;
-    let failed = |error: &StoreError| {
-        let action = format!("store {}", text::path(&args.file));
-        CliError::of_store(&action, path, error)
+    let put = put_reader(&mut writer, &mut input, hint, len, Compression::Auto);
+    let stored = match (put, input.failure) {
+        (Ok(stored), _) => stored,
+        (Err(_), Some(error)) => return Err(CliError::of_io("read", &args.file, &error)),
+        (Err(error), None) => {
+            let action = format!("store {}", text::path(&args.file));
+            return Err(CliError::of_store(&action, path, &error));
+        }
     };
-    if bytes.len() as u64 > longest {
-        return Err(failed(&StoreError::TooLong {
-            what: "the file",
-            len: bytes.len() as u64,
-            max: longest,
-        }));
-    }
-    let (key, size_bytes) = (Key::of(&bytes), bytes.len() as u64);
-    let frame = Encoder::new(Compression::Auto).encode(key, bytes.into(), FLAG_ROOT);
-    let put = writer.put(frame).map_err(|error| failed(&error))?;
     face.finish(path, writer)?;
-    let (stored_bytes, new) = match put {
-        asl_store::Put::Stored(bytes) => (bytes, true),
-        asl_store::Put::Duplicate => (0, false),
-    };
     face.report.result(&Stored {
-        key: key.to_string(),
-        size_bytes,
-        stored_bytes,
-        new,
+        key: stored.key.to_string(),
+        size_bytes: stored.len,
+        stored_bytes: stored.stored_bytes,
+        new: stored.stored_bytes > 0,
     })?;
     Ok(Exit::Complete)
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
+/// The bytes to store. Remembers why reading failed, so that it is not taken for a
+/// failure of the store.
+struct Input {
+    source: Box<dyn Read>,
+    failure: Option<io::Error>,
+}
+
+impl Input {
+    /// Opens a file, or standard input for `-`; its length, where it is known.
+    fn open(path: &Path) -> Result<(Self, Option<u64>)> {
+        let of = |source| Self {
+            source,
+            failure: None,
+        };
+        if path == Path::new("-") {
+            return Ok((of(Box::new(io::stdin().lock())), None));
+        }
+        let failed = |error| CliError::of_io("read", path, &error);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            let packed = text::shell_path(path);
+            return Err(
+                CliError::usage(format!("{} is a directory", text::path(path)))
+                    .hint(format!("pack it: tar c {packed} | asl put -")),
+            );
+        }
+        let len = metadata.is_file().then_some(metadata.len());
+        Ok((of(Box::new(file)), len))
     }
-    let failed = |error| CliError::of_io("read", path, &error);
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_dir() {
-        let packed = text::shell_path(path);
-        return Err(
-            CliError::usage(format!("{} is a directory", text::path(path)))
-                .hint(format!("pack it: tar c {packed} | asl put -")),
-        );
+}
+
+impl Read for Input {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buf);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            let kept = error.raw_os_error().map(io::Error::from_raw_os_error);
+            self.failure = Some(kept.unwrap_or_else(|| error.kind().into()));
+        }
+        read
     }
-    Ok(Box::new(file))
 }
