@@ -139,9 +139,10 @@ pub fn export_to_file(
             })
             .collect();
         drop(extents);
-        let walked = manifest.walk(store, options.range.clone(), &mut |extent| {
+        let walked = manifest.walk_around(store, options.range.clone(), &mut |found| match found {
             // A thread that failed has closed its end; its error is found below.
-            send.send(extent).map_err(|_| Error::WorkerDied)
+            Ok(extent) => send.send(extent).map_err(|_| Error::WorkerDied),
+            Err(lost) => job.lose(lost.offset..lost.offset + lost.len, chain(&lost.error)),
         });
         drop(send);
         let results: Vec<Result<()>> = threads
@@ -177,13 +178,8 @@ impl Job<'_> {
             Content::Data(key) => match read_whole(self.store, extent, &key, scratch) {
                 Ok(bytes) => self.write_data(at, &bytes[part])?,
                 Err(what) => {
-                    self.fill(at + self.options.range.start, at, len)?;
-                    let damage = DamagedRange {
-                        offset: extent.offset,
-                        len: extent.len,
-                        what,
-                    };
-                    self.report().damaged.push(damage);
+                    let from = at + self.options.range.start;
+                    return self.lose(from..from + len, what);
                 }
             },
             Content::Zero if self.options.sparse => {}
@@ -197,10 +193,27 @@ impl Job<'_> {
                 self.report().untried_bytes += len;
             }
         }
+        self.tell(len);
+        Ok(())
+    }
+
+    /// Fills what the store cannot give back.
+    fn lose(&self, image: Range<u64>, what: String) -> Result<()> {
+        let len = image.end - image.start;
+        self.fill(image.start, image.start - self.options.range.start, len)?;
+        self.report().damaged.push(DamagedRange {
+            offset: image.start,
+            len,
+            what,
+        });
+        self.tell(len);
+        Ok(())
+    }
+
+    fn tell(&self, len: u64) {
         let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
         self.observer
             .progress(done, self.options.range.end - self.options.range.start);
-        Ok(())
     }
 
     fn report(&self) -> std::sync::MutexGuard<'_, ExportReport> {
@@ -266,6 +279,17 @@ impl Job<'_> {
     }
 }
 
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// An extent's artifact, whole; `Err` says why it cannot be had.
 fn read_whole<'a>(
     store: &StoreHandle,
@@ -276,14 +300,14 @@ fn read_whole<'a>(
     let record = match store.lookup_part(key) {
         Ok(Some(record)) => record,
         Ok(None) => return Err(format!("artifact {key} is missing")),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(chain(&error)),
     };
     match store.read_entry(&record, scratch) {
         Ok(bytes) if bytes.len() as u64 == extent.len => Ok(bytes),
         Ok(_) => Err(format!(
             "artifact {key} has another length than the manifest says"
         )),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(chain(&error)),
     }
 }
 
@@ -304,31 +328,52 @@ pub fn export_to_stream(
     };
     let mut buf = vec![0; 1 << 20];
     let mut scratch = Scratch::default();
-    manifest.walk(store, options.range.clone(), &mut |extent| {
-        let (part, at) = clip(&extent, &options.range);
-        let len = part.len() as u64;
-        let mut fill = Some(&options.fill);
-        match extent.content {
-            Content::Data(key) => match read_whole(store, &extent, &key, &mut scratch) {
-                Ok(bytes) => {
-                    out.write_all(&bytes[part]).map_err(failed)?;
-                    fill = None;
-                }
-                Err(what) => report.damaged.push(DamagedRange {
-                    offset: extent.offset,
-                    len: extent.len,
-                    what,
-                }),
-            },
-            Content::Zero => fill = Some(&Fill::Zero),
-            Content::Unreadable(_) => report.unreadable_bytes += len,
-            Content::Untried => report.untried_bytes += len,
-        }
+    manifest.walk_around(store, options.range.clone(), &mut |found| {
+        let (start, len, fill) = match &found {
+            Ok(extent) => {
+                let (part, at) = clip(extent, &options.range);
+                let (start, len) = (options.range.start + at, part.len() as u64);
+                let fill = match extent.content {
+                    Content::Data(key) => match read_whole(store, extent, &key, &mut scratch) {
+                        Ok(bytes) => {
+                            out.write_all(&bytes[part]).map_err(failed)?;
+                            None
+                        }
+                        Err(what) => {
+                            report.damaged.push(DamagedRange {
+                                offset: start,
+                                len,
+                                what,
+                            });
+                            Some(&options.fill)
+                        }
+                    },
+                    Content::Zero => Some(&Fill::Zero),
+                    Content::Unreadable(_) => {
+                        report.unreadable_bytes += len;
+                        Some(&options.fill)
+                    }
+                    Content::Untried => {
+                        report.untried_bytes += len;
+                        Some(&options.fill)
+                    }
+                };
+                (start, len, fill)
+            }
+            Err(lost) => {
+                report.damaged.push(DamagedRange {
+                    offset: lost.offset,
+                    len: lost.len,
+                    what: chain(&lost.error),
+                });
+                (lost.offset, lost.len, Some(&options.fill))
+            }
+        };
         if let Some(fill) = fill {
             let mut done = 0;
             while done < len {
                 let part = (len - done).min(buf.len() as u64) as usize;
-                fill.at(options.range.start + at + done, &mut buf[..part]);
+                fill.at(start + done, &mut buf[..part]);
                 out.write_all(&buf[..part]).map_err(failed)?;
                 done += part as u64;
             }

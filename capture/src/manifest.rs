@@ -414,6 +414,17 @@ pub struct Extent {
     pub content: Content,
 }
 
+/// A range of the image of which a damaged store no longer tells what is there.
+#[derive(Debug)]
+pub struct Lost {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Why the manifest's node for it cannot be read.
+    pub error: Error,
+}
+
 /// A capture that can be walked.
 pub struct Manifest {
     /// What the root says.
@@ -452,6 +463,28 @@ impl Manifest {
         wanted: &dyn Fn(ChildFlags) -> bool,
         each: &mut dyn FnMut(Extent) -> Result<()>,
     ) -> Result<()> {
+        self.go(store, range, wanted, &mut |found| {
+            each(found.map_err(|lost| lost.error)?)
+        })
+    }
+
+    /// Like [`Manifest::walk`], but goes on after nodes that cannot be read.
+    pub fn walk_around(
+        &self,
+        store: &StoreHandle,
+        range: Range<u64>,
+        each: &mut dyn FnMut(Result<Extent, Lost>) -> Result<()>,
+    ) -> Result<()> {
+        self.go(store, range, &|_| true, each)
+    }
+
+    fn go(
+        &self,
+        store: &StoreHandle,
+        range: Range<u64>,
+        wanted: &dyn Fn(ChildFlags) -> bool,
+        each: &mut dyn FnMut(Result<Extent, Lost>) -> Result<()>,
+    ) -> Result<()> {
         let image = 0..self.doc.source.size_bytes;
         let mut walk = Walk {
             store,
@@ -460,7 +493,7 @@ impl Manifest {
             wanted,
             each,
         };
-        if image.is_empty() {
+        if image.is_empty() || walk.range.is_empty() {
             Ok(())
         } else {
             walk.node(&self.top, self.doc.levels, image)
@@ -473,21 +506,42 @@ struct Walk<'a> {
     chunk_bytes: u32,
     range: Range<u64>,
     wanted: &'a dyn Fn(ChildFlags) -> bool,
-    each: &'a mut dyn FnMut(Extent) -> Result<()>,
+    each: &'a mut dyn FnMut(Result<Extent, Lost>) -> Result<()>,
+}
+
+/// What a node says.
+enum Node {
+    Inner(u64, Vec<(Key, ChildFlags)>),
+    Leaf(Vec<Slot>),
 }
 
 impl Walk<'_> {
-    fn node(&mut self, key: &Key, level: u32, image: Range<u64>) -> Result<()> {
+    fn read(&self, key: &Key, level: u32, len: u64) -> Result<Node> {
         let raw = self.store.get_node(key)?;
-        let len = image.end - image.start;
         if level == 0 {
-            return self.leaf(&raw, image);
+            return decode_leaf(&raw, self.chunk_bytes, len).map(Node::Leaf);
         }
         let span = leaf_span(self.chunk_bytes) * FAN_OUT.pow(level - 1);
-        for (at, (key, flags)) in decode_inner(&raw, level, span, len)?
-            .into_iter()
-            .enumerate()
-        {
+        decode_inner(&raw, level, span, len).map(|children| Node::Inner(span, children))
+    }
+
+    fn node(&mut self, key: &Key, level: u32, image: Range<u64>) -> Result<()> {
+        let (span, children) = match self.read(key, level, image.end - image.start) {
+            Ok(Node::Inner(span, children)) => (span, children),
+            Ok(Node::Leaf(slots)) => return self.leaf(&slots, image),
+            Err(error) => {
+                let (from, to) = (
+                    image.start.max(self.range.start),
+                    image.end.min(self.range.end),
+                );
+                return (self.each)(Err(Lost {
+                    offset: from,
+                    len: to - from,
+                    error,
+                }));
+            }
+        };
+        for (at, (key, flags)) in children.into_iter().enumerate() {
             let start = image.start + at as u64 * span;
             let child = start..(start + span).min(image.end);
             if child.end <= self.range.start
@@ -497,11 +551,7 @@ impl Walk<'_> {
                 continue;
             }
             if flags.has(ChildFlags::ALL_ZERO) {
-                (self.each)(Extent {
-                    offset: child.start,
-                    len: child.end - child.start,
-                    content: Content::Zero,
-                })?;
+                self.extent(child.start, child.end - child.start, Content::Zero)?;
             } else {
                 self.node(&key, level - 1, child)?;
             }
@@ -509,38 +559,29 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, raw: &[u8], image: Range<u64>) -> Result<()> {
+    fn extent(&mut self, offset: u64, len: u64, content: Content) -> Result<()> {
+        if offset + len <= self.range.start || offset >= self.range.end {
+            return Ok(());
+        }
+        (self.each)(Ok(Extent {
+            offset,
+            len,
+            content,
+        }))
+    }
+
+    fn leaf(&mut self, slots: &[Slot], image: Range<u64>) -> Result<()> {
         let chunk_bytes = u64::from(self.chunk_bytes);
-        let slots = decode_leaf(raw, self.chunk_bytes, image.end - image.start)?;
         for (at, slot) in slots.iter().enumerate() {
             let start = image.start + at as u64 * chunk_bytes;
             let len = (image.end - start).min(chunk_bytes);
-            if start + len <= self.range.start || start >= self.range.end {
-                continue;
-            }
             match slot {
-                Slot::Zero => (self.each)(Extent {
-                    offset: start,
-                    len,
-                    content: Content::Zero,
-                })?,
-                Slot::Whole(key) => (self.each)(Extent {
-                    offset: start,
-                    len,
-                    content: Content::Data(*key),
-                })?,
+                Slot::Zero => self.extent(start, len, Content::Zero)?,
+                Slot::Whole(key) => self.extent(start, len, Content::Data(*key))?,
                 Slot::Fragments(fragments) => {
                     for fragment in fragments {
                         let offset = start + u64::from(fragment.offset);
-                        let end = offset + u64::from(fragment.len);
-                        if end <= self.range.start || offset >= self.range.end {
-                            continue;
-                        }
-                        (self.each)(Extent {
-                            offset,
-                            len: fragment.len.into(),
-                            content: fragment.content,
-                        })?;
+                        self.extent(offset, fragment.len.into(), fragment.content)?;
                     }
                 }
             }

@@ -354,3 +354,128 @@ proptest! {
         check_exports(&setup, &parts);
     }
 }
+
+/// A capture with every kind of content, in a store of several blocks.
+fn mixed() -> (asl_store::vfs::fault::FaultVfs, FaultDevice) {
+    let disk = FaultDevice::builder((3 << 20) + 700)
+        .seed(77)
+        .zeros(200_000..900_000)
+        .bad(200..203)
+        .bad(1900..1901)
+        .bad(5000..5002)
+        .build();
+    let vfs = fresh_with(128 << 10, 64 << 10);
+    let mut options = disk_options();
+    options.chunk_bytes = 1024;
+    run(&vfs, &disk, 2, &options).unwrap();
+    (vfs, disk)
+}
+
+/// Covers K4: damage anywhere in the store costs what lies there and is named; wrong
+/// bytes never come out.
+#[test]
+fn a_damaged_store_gives_right_bytes_or_says_where_not() {
+    let (vfs, disk) = mixed();
+    let capture = asl_capture::session::list(&reader(&vfs)).unwrap().remove(0);
+    let root = capture.root.unwrap();
+    let holes: Vec<Range<u64>> = disk
+        .bad_sectors()
+        .iter()
+        .map(|bad| bad.start * 512..bad.end * 512)
+        .collect();
+    let oracle = Oracle {
+        bytes: content(&disk),
+        unreadable: holes,
+        untried: Vec::new(),
+    };
+    let size = oracle.bytes.len() as u64;
+    let (mut opened, mut damaged, mut nodes) = (0, 0, 0);
+    for (path, len) in vfs.files() {
+        if !path.starts_with("blocks/") {
+            continue;
+        }
+        let step = if all() { 401 } else { 16_411 };
+        for at in (len % step..len).step_by(step as usize).chain([len - 5]) {
+            let vfs = vfs.fork();
+            vfs.flip_byte(&path, at).unwrap();
+            let Ok(store) = StoreHandle::open(std::sync::Arc::new(vfs)) else {
+                continue;
+            };
+            let Ok(manifest) = Manifest::open(&store, &root) else {
+                continue;
+            };
+            opened += 1;
+            for way in [Way::Stream, WAYS[(at % 3) as usize]] {
+                let range = if at % 2 == 0 {
+                    0..size
+                } else {
+                    1000..size - 1000
+                };
+                let fill = Fill::Pattern(PATTERN.to_vec());
+                let (bytes, report) =
+                    export(&store, &manifest, range.clone(), fill.clone(), way).unwrap();
+                let mut expected = oracle.filled(&fill);
+                for lost in &report.damaged {
+                    assert!(lost.len > 0 && lost.offset >= range.start);
+                    assert!(lost.offset + lost.len <= range.end);
+                    paint(&mut expected, lost.offset..lost.offset + lost.len, &fill);
+                    nodes += u64::from(lost.len > 1024);
+                }
+                let expected = &expected[range.start as usize..range.end as usize];
+                assert!(bytes == expected, "{path} at {at}");
+                damaged += report.damaged.len();
+            }
+        }
+    }
+    assert!(
+        opened > 50 && damaged > 20 && nodes > 0,
+        "{opened} {damaged} {nodes}"
+    );
+}
+
+/// A destination that takes no more ends the export, whatever the threads were doing.
+#[test]
+fn a_destination_that_fails_ends_the_export() {
+    struct Narrow(u64);
+    impl std::io::Write for Narrow {
+        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            let len = (buf.len() as u64).min(self.0);
+            self.0 -= len;
+            Ok(len as usize)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (vfs, disk) = mixed();
+    let store = reader(&vfs);
+    let root = asl_capture::session::list(&store).unwrap()[0].root.unwrap();
+    let manifest = Manifest::open(&store, &root).unwrap();
+    let size = content(&disk).len() as u64;
+    let mut options = ExportOptions {
+        fill: Fill::Zero,
+        sparse: false,
+        range: 0..size,
+        threads: 3,
+    };
+    for room in [0, 1, size / 2, size - 1] {
+        let ended = export_to_stream(&store, &manifest, &mut Narrow(room), &options, &Quiet);
+        assert!(matches!(ended, Err(asl_capture::Error::Destination { .. })));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    std::fs::write(&path, b"").unwrap();
+    for threads in [1, 3] {
+        options.threads = threads;
+        // Open for reading only: the first write fails.
+        let file = File::open(&path).unwrap();
+        let ended = export_to_file(&store, &manifest, &file, &options, &Quiet);
+        assert!(
+            matches!(ended, Err(asl_capture::Error::Destination { .. })),
+            "{ended:?}"
+        );
+    }
+}
