@@ -56,6 +56,10 @@ class Damage(Exception):
     """Something is not what the format says it must be."""
 
 
+class Newer(Damage):
+    """Something must not be read by who does not know it."""
+
+
 def need(condition, *what):
     if not condition:
         raise Damage(" ".join(map(str, what)))
@@ -232,7 +236,7 @@ class Store:
                 entries = self.contents(block)
             except Damage as damage:
                 self.damage.append(str(damage))
-                entries = self.frames(block)
+                entries = () if isinstance(damage, Newer) else self.frames(block)
             for offset, kind, encoding, flags, _, stored_len, raw_len, key, _ in entries:
                 if kind == ARTIFACT:
                     self.index[key] = block, offset, stored_len, raw_len, flags & ~TOMBSTONE, encoding
@@ -289,7 +293,8 @@ class Store:
         need(valid, file.name, "has no valid trailer")
         magic, version, _, algorithm, its_flags, *birth = BLOCK_HEADER.unpack(head)[:7]
         known = (magic, version, algorithm, its_flags) == (b"ASLBLOCK", 1, 1, 0) and flags < 2
-        need(known and not any(head[128:224]), file.name, "is encrypted or of a newer format")
+        if not known or any(head[128:224]):
+            raise Newer(file.name + " is encrypted or of a newer format")
         need(birth == [self.store_id, block] or origin == IMPORTED, file.name, "is another block")
         entries, end, total = list(TOC_ENTRY.iter_unpack(toc)), 256, 0
         for at, kind, encoding, _, _, stored_len, raw_len, _, _ in entries:

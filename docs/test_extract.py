@@ -686,6 +686,8 @@ class Damaged(Case):
                 writer = Writer(self.path)
                 writer.block([root(b"data")], header=header, trailer=trailer)
                 self.refuses("verify", says=says)
+                if says in ("newer", "encrypted"):
+                    self.refuses("get", hash_of(b"data").hex(), says="no artifact")
                 shutil.rmtree(self.path)
 
     def test_a_block_without_its_contents_is_searched(self):

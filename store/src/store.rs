@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::block;
+use crate::block::{self, BlockHeader};
 use crate::current::{self, Current};
 use crate::error::{Error, Result};
 use crate::format;
@@ -393,14 +393,7 @@ impl StoreHandle {
         let (file, path) = open_block(&*self.0.vfs, &self.view().state, id)?;
         let mut header = [0; format::block_header::LEN];
         read_exact_at(&*file, 0, &mut header).map_err(Error::io("read", &path))?;
-        let crc = format::block_header::CRC;
-        if crc.u32(&header) != crc32c::crc32c(&header[..crc.offset]) {
-            return Err(Error::damaged(
-                &path,
-                0,
-                "the header's checksum does not match",
-            ));
-        }
+        BlockHeader::decode(&header, &path)?;
         let open = Arc::new(OpenFile {
             file,
             path,

@@ -150,6 +150,13 @@ fn unknown_flags_are_refused() {
         }
         let read = self::read(&with_header(&raw, |h| set(bh::FLAGS, h, 1 << bit)));
         assert!(matches!(read, Err(Error::UnknownFlags { .. })));
+        // Not even by a reader that knows the place of a frame from elsewhere.
+        let opened = reader(&vfs).unwrap();
+        let changed = with_header(&raw, |h| set(bh::FLAGS, h, 1 << bit));
+        vfs.write_file(&path, &changed).unwrap();
+        let got = opened.get(&wanted);
+        assert!(matches!(got, Err(Error::UnknownFlags { .. })));
+        vfs.write_file(&path, &raw).unwrap();
     }
     for bit in 0..16 {
         // Of a lease: a record that exists in every store.
