@@ -612,6 +612,7 @@ pub struct LogWriter {
     salt: u32,
     place: LogPlace,
     file_len: u64,
+    undecided: bool,
 }
 
 impl LogWriter {
@@ -642,6 +643,7 @@ impl LogWriter {
             salt: last.salt,
             place,
             file_len,
+            undecided: false,
         };
         match last.header.previous {
             // Whoever began this file did not come to write a record: its name may
@@ -654,6 +656,7 @@ impl LogWriter {
                     offset,
                     ..place
                 };
+                writer.undecided = true;
             }
             _ if *end == LogEnd::Clean => {
                 let path = place.name.path();
@@ -691,6 +694,7 @@ impl LogWriter {
             salt: 0,
             place,
             file_len: FILE_LEN_USUAL,
+            undecided: false,
         };
         writer.begin_file(
             vfs,
@@ -709,6 +713,13 @@ impl LogWriter {
     /// Where the next record goes.
     pub fn place(&self) -> LogPlace {
         self.place
+    }
+
+    /// Whether a power cut may still change which records count: without the last file,
+    /// whose name may not last, those would that a writer which failed left behind in
+    /// another one. An append settles it.
+    pub fn is_undecided(&self) -> bool {
+        self.undecided
     }
 
     /// Appends records with one write and makes them durable; returns them as they
@@ -823,6 +834,7 @@ impl LogWriter {
         self.place.name = header.name;
         self.place.offset = lh::LEN as u64;
         self.file = Some(file);
+        self.undecided = false;
         Ok(())
     }
 }

@@ -174,6 +174,11 @@ impl StoreWriter {
         if let Some(remembered) = lost {
             writer.give_up_lost_records(remembered)?;
         }
+        if writer.log.is_undecided() {
+            // What follows removes and overwrites files that the log does not name. It must
+            // never come to name them after all. Any record will do.
+            writer.lease = writer.take_ids(LEASE)?;
+        }
         writer.recover()?;
         Ok(writer)
     }

@@ -335,18 +335,18 @@ fn a_crash_during_recovery_loses_nothing_acknowledged() {
 #[test]
 fn an_abandoned_log_file_never_outranks_a_later_one() {
     let vfs = fresh();
-    let abandon = |seed| {
-        let mut w = writer(&vfs, seed).unwrap();
-        vfs.set_hook(|op| {
-            let record = op.kind == OpKind::Sync && op.path.ends_with("0000.asl");
-            let name = op.kind == OpKind::SyncDir && op.path == "log";
-            (record || name).then_some(EIO)
-        });
-        w.put(frame(&noise(seed.into(), 300))).unwrap_err();
-        vfs.clear_faults();
+    let broken = |op: &Op| {
+        let record = op.kind == OpKind::Sync && op.path.ends_with("0000.asl");
+        let name = op.kind == OpKind::SyncDir && op.path == "log";
+        (record || name).then_some(EIO)
     };
-    abandon(2);
-    abandon(3);
+    let mut w = writer(&vfs, 2).unwrap();
+    vfs.set_hook(broken);
+    w.put(frame(&noise(2, 300))).unwrap_err();
+    drop(w);
+    vfs.set_hook(move |op| broken(op).filter(|_| op.kind == OpKind::SyncDir));
+    writer(&vfs, 3).map(drop).unwrap_err();
+    vfs.clear_faults();
     let files = vfs.files().into_iter().map(|(path, _)| path);
     let mut abandoned: Vec<_> = files.filter(|path| path.contains("0001.asl")).collect();
     abandoned.extend(["log/log-0000000000000001-0002.asl".to_owned()]);
@@ -371,6 +371,57 @@ fn an_abandoned_log_file_never_outranks_a_later_one() {
             .is_some()
     );
     assert_eq!(writer(&vfs, 5).unwrap().recovery().torn_log_bytes, 0);
+}
+
+/// A record that a failed writer left behind an abandoned log file does not count, and an
+/// opening removes what only it named. A power cut that takes the abandoned file must not make
+/// it count again.
+#[test]
+fn a_record_that_an_opening_passed_over_never_counts_again() {
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2).unwrap();
+    w.put(frame(&noise(2, 300))).unwrap();
+    w.commit().unwrap();
+    vfs.set_hook(|op| {
+        let record = op.kind == OpKind::Sync && op.path.ends_with("0000.asl");
+        let name = op.kind == OpKind::SyncDir && op.path == "log";
+        (record || name).then_some(EIO)
+    });
+    w.flush().unwrap_err();
+    drop(w);
+    vfs.clear_faults();
+    let names = |vfs: &FaultVfs| {
+        let files = vfs.files().into_iter().map(|(path, _)| path);
+        let log = files.filter(|path| path.starts_with("log/log-"));
+        log.collect::<Vec<_>>()
+    };
+    let before = names(&vfs);
+    let [written, abandoned] = &before[..] else {
+        panic!("{before:?}");
+    };
+    // The sync failed, but the medium has it all.
+    let bytes = vfs.read_file(written).unwrap();
+    vfs.write_file(written, &bytes).unwrap();
+    let position = |vfs: &FaultVfs| reader(vfs).unwrap().with_state(|state| state.position());
+    let known = position(&vfs);
+    // Without the file, and nobody having opened the store since, the record does count.
+    let other = vfs.fork();
+    other.remove_file(abandoned).unwrap();
+    assert_eq!(position(&other).0, known.0 + 1);
+
+    drop(writer(&vfs, 3).unwrap());
+    vfs.remove_file(abandoned).unwrap();
+    let handle = reader(&vfs).unwrap();
+    assert_eq!(handle.problems(), []);
+    assert_eq!(handle.with_state(|state| state.segments().len()), 0);
+    drop(writer(&vfs, 4).unwrap());
+    check_whole(&vfs);
+    // Once is enough: a log that is settled gets no further files, nor records.
+    let (files, position_then) = (names(&vfs), position(&vfs));
+    for seed in 5..7 {
+        writer(&vfs, seed).unwrap().finish().unwrap();
+    }
+    assert_eq!((names(&vfs), position(&vfs)), (files, position_then));
 }
 
 /// Covers C1 in part: creating a store happens, or can be begun again.
