@@ -1,35 +1,19 @@
 //! `docs/extract.py`, written from `docs/FORMAT.md` alone, sees what we see.
 //!
-//! Needs a Python with its two packages: the program that `ASL_PYTHON` names.
-//! `scripts/test` sets that; without it these tests say so and pass.
+//! Needs a Python with its two packages, which `scripts/setup` provides.
 
 mod common;
+#[path = "common/python.rs"]
+mod python;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use asl_store::format::{FLAG_ROOT, SESSION_FINISHED};
 use asl_store::vfs::fault::{CrashPolicy, FaultVfs};
 use asl_store::{Encoder, Key, SessionId, StoreWriter};
 use common::*;
-
-const EXTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/extract.py");
-
-/// A Python that can run the reader.
-fn python() -> Option<String> {
-    let python = std::env::var("ASL_PYTHON").ok();
-    if python.is_none() {
-        eprintln!("skipped: ASL_PYTHON names no Python with blake3 and zstandard");
-    }
-    python
-}
-
-fn extract(python: &str, store: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(python);
-    command.arg(EXTRACT).arg(store).args(args);
-    command.output().expect("ASL_PYTHON can be run")
-}
+use python::extract;
 
 /// Writes the files of a store to a real directory.
 fn dump(vfs: &FaultVfs) -> tempfile::TempDir {
@@ -56,8 +40,8 @@ fn roots(vfs: &FaultVfs) -> BTreeMap<String, u64> {
 }
 
 /// The same, as the Python reader sees them. It must find no damage.
-fn roots_by_extract(python: &str, store: &Path) -> BTreeMap<String, u64> {
-    let output = extract(python, store, &["artifacts"]);
+fn roots_by_extract(store: &Path) -> BTreeMap<String, u64> {
+    let output = extract(store, &["artifacts"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let lines = String::from_utf8(output.stdout).unwrap();
@@ -102,7 +86,6 @@ fn fill(w: &mut StoreWriter, from: u64) -> asl_store::Result<()> {
 
 #[test]
 fn every_artifact_of_a_store_can_be_extracted() {
-    let Some(python) = python() else { return };
     let vfs = fresh();
     for (seed, from) in [(2, 0), (3, 100), (4, 200)] {
         let mut w = writer(&vfs, seed).unwrap();
@@ -114,8 +97,8 @@ fn every_artifact_of_a_store_can_be_extracted() {
     let dir = dump(&vfs);
     let ours = roots(&vfs);
     assert!(ours.len() > 60, "{}", ours.len());
-    assert_eq!(roots_by_extract(&python, dir.path()), ours);
-    let verified = extract(&python, dir.path(), &["verify"]);
+    assert_eq!(roots_by_extract(dir.path()), ours);
+    let verified = extract(dir.path(), &["verify"]);
     let said = String::from_utf8(verified.stdout).unwrap();
     assert!(said.starts_with("ok: "), "{said}{:?}", verified.stderr);
     let handle = reader(&vfs).unwrap();
@@ -124,22 +107,17 @@ fn every_artifact_of_a_store_can_be_extracted() {
             .filter(|(_, len)| **len == 2700)
             .map(|(key, _)| key),
     ) {
-        let got = extract(&python, dir.path(), &["get", key]);
+        let got = extract(dir.path(), &["get", key]);
         assert_eq!(got.stdout, handle.get(&key.parse().unwrap()).unwrap());
     }
     let hidden = Key::of(&noise(100, 700)).to_string();
-    assert!(
-        !extract(&python, dir.path(), &["get", &hidden])
-            .status
-            .success()
-    );
+    assert!(!extract(dir.path(), &["get", &hidden]).status.success());
 }
 
 /// Whatever a power cut leaves, both readers see the same and neither calls it damage;
 /// likewise after the next writer has mended it.
 #[test]
 fn both_readers_agree_after_power_cuts() {
-    let Some(python) = python() else { return };
     let whole = fresh();
     let mut w = writer(&whole, 2).unwrap();
     fill(&mut w, 0).unwrap();
@@ -155,18 +133,18 @@ fn both_readers_agree_after_power_cuts() {
         });
         let after = vfs.power_cut(CrashPolicy::Torn { seed: cut });
         assert_eq!(
-            roots_by_extract(&python, dump(&after).path()),
+            roots_by_extract(dump(&after).path()),
             roots(&after),
             "cut {cut}"
         );
         writer(&after, 3).unwrap().finish().unwrap();
         let dir = dump(&after);
         assert_eq!(
-            roots_by_extract(&python, dir.path()),
+            roots_by_extract(dir.path()),
             roots(&after),
             "cut {cut}, mended"
         );
-        let verified = extract(&python, dir.path(), &["verify"]);
+        let verified = extract(dir.path(), &["verify"]);
         let said = String::from_utf8_lossy(&verified.stderr);
         assert!(verified.status.success(), "cut {cut}: {said}");
     }
