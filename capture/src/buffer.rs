@@ -124,17 +124,14 @@ impl Shared {
 }
 
 /// A buffer on loan from a [`BufferPool`]; dropping it gives it back. Derefs to
-/// its first [`len`](Self::set_len) bytes. `freeze` it to share it.
+/// its first [`len`](Self::set_len) bytes. `Bytes::from_owner`
+/// shares it.
 pub struct Buffer {
     /// `None` only while being dropped.
     bytes: Option<AlignedBytes>,
     len: usize,
     pool: Arc<Shared>,
 }
-
-/// A filled buffer that several owners read; it returns to its pool with the
-/// last of them.
-pub type SharedBuffer = Arc<Buffer>;
 
 impl Buffer {
     /// Shows the first `len` bytes only, or more again: the bytes beyond the
@@ -154,11 +151,6 @@ impl Buffer {
     /// Size of the buffer whatever its length, in bytes.
     pub fn capacity(&self) -> usize {
         self.pool.buffer_bytes
-    }
-
-    /// The read-only form that can have several owners.
-    pub fn freeze(self) -> SharedBuffer {
-        Arc::new(self)
     }
 }
 
@@ -246,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_buffer_returns_with_its_last_owner() {
+    fn a_shared_buffer_returns_with_its_last_owner() {
         let pool = BufferPool::new(512, 1);
-        let one = pool.get().freeze();
-        let two = Arc::clone(&one);
+        let one = asl_store::Bytes::from_owner(pool.get());
+        let two = one.slice(100..200);
         drop(one);
         assert!(pool.try_get().is_none());
         drop(two);

@@ -360,8 +360,7 @@ impl Reader {
                     self.scratch = Some(buffer);
                 } else {
                     self.flush();
-                    let len = buffer.len();
-                    let bytes = Bytes::shared(buffer.freeze(), 0..len);
+                    let bytes = Bytes::from_owner(buffer);
                     self.queue.push_back(Message::Data {
                         offset: read.offset,
                         bytes,

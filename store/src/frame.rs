@@ -8,66 +8,11 @@
 //!   look like a frame are taken for one of ours.
 //! - Nothing is allocated for a length that was not checked against its ceiling.
 
-use std::ops::Range;
-use std::sync::Arc;
+use bytes::Bytes;
 
 use crate::format::{self, block_header as bh, frame_header as fh, toc_entry as te};
 use crate::id::{Key, LogPosition};
-
-/// Bytes shared by whoever still needs them: a frame keeps its bytes until they
-/// are durable, without copying the buffer that a device filled.
-#[derive(Clone)]
-pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    range: Range<usize>,
-}
-
-impl Bytes {
-    /// The bytes `range` of `owner`.
-    pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Self {
-        assert!(
-            range.end <= (*owner).as_ref().len(),
-            "a range lies within its buffer"
-        );
-        Self { owner, range }
-    }
-
-    /// A part of these bytes, which shares them.
-    pub fn slice(&self, range: Range<usize>) -> Self {
-        assert!(
-            range.end <= self.range.len(),
-            "a part lies within its whole"
-        );
-        let owner = self.owner.clone();
-        Self {
-            owner,
-            range: self.range.start + range.start..self.range.start + range.end,
-        }
-    }
-}
-
-impl From<Vec<u8>> for Bytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        let range = 0..bytes.len();
-        Self {
-            owner: Arc::new(bytes),
-            range,
-        }
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
-    }
-}
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bytes({})", self.range.len())
-    }
-}
+use crate::slab::Slabs;
 
 /// What the frames of one block have in common with no others: nobody who does not
 /// know the block's header, with its random numbers, can guess it.
@@ -213,7 +158,7 @@ impl FrameInfo {
 pub struct Frame {
     /// What its header says.
     pub info: FrameInfo,
-    /// The stored bytes.
+    /// The stored bytes; shared, not copied, until they are durable.
     pub stored: Bytes,
 }
 
@@ -252,6 +197,7 @@ pub enum Compression {
 pub struct Encoder {
     compressor: Option<zstd::bulk::Compressor<'static>>,
     scratch: Vec<u8>,
+    slabs: Slabs,
 }
 
 impl Encoder {
@@ -266,6 +212,7 @@ impl Encoder {
         Self {
             compressor,
             scratch: Vec::new(),
+            slabs: Slabs::default(),
         }
     }
 
@@ -291,18 +238,17 @@ impl Encoder {
         };
         if let Some(compressor) = &mut self.compressor {
             let limit = raw.len() - raw.len() / 32;
-            self.scratch.resize(limit.max(64), 0);
+            if self.scratch.len() < limit.max(64) {
+                self.scratch.resize(limit.max(64), 0);
+            }
             if let Ok(len) = compressor.compress_to_buffer(&raw, &mut self.scratch[..])
                 && len < limit
             {
-                let stored = self.scratch[..len].to_vec();
+                let stored = self.slabs.copy(&self.scratch[..len]);
                 info.encoding = format::ENCODING_ZSTD;
                 info.stored_len = len as u32;
                 info.check = *blake3::hash(&stored).as_bytes();
-                return Frame {
-                    info,
-                    stored: stored.into(),
-                };
+                return Frame { info, stored };
             }
         }
         Frame { info, stored: raw }

@@ -32,12 +32,14 @@ mod rebuild;
 mod recover;
 mod reindex;
 mod salvage;
+mod slab;
 mod store;
 mod writer;
 
 pub use block::Owner;
+pub use bytes::Bytes;
 pub use error::{Error, Result};
-pub use frame::{Bytes, Compression, Encoder, Frame};
+pub use frame::{Compression, Encoder, Frame};
 pub use id::{BlockId, Key, Location, LogPosition, SessionId, SnapshotId, StoreId};
 pub use init::{BALLAST_PATH, LOCK_PATH, check_vacant, create};
 pub use params::Params;
