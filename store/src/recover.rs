@@ -275,8 +275,16 @@ impl StoreWriter {
         let mut unsure = HashSet::new();
         {
             let view = self.handle.view();
+            if since >= view.state.position().0 {
+                return Ok(decided);
+            }
+            let merged = !view.state.segments().is_empty();
             for key in keys {
                 let Some(entry) = view.index.newest(key)? else {
+                    // A tombstone over nothing does not outlast a merge.
+                    if merged {
+                        unsure.insert(*key);
+                    }
                     continue;
                 };
                 let block = view

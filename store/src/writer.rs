@@ -587,10 +587,11 @@ impl StoreWriter {
     }
 
     /// Adds index entries for frames that are in sealed blocks: makes a hidden
-    /// artifact visible again without writing its bytes.
+    /// artifact visible again without writing its bytes. Commits first: what an open block
+    /// gets later under one of these keys would yield to the record, should a crash leave the
+    /// block without its own.
     pub fn index_add(&mut self, records: &[crate::segment::IndexRecord]) -> Result<()> {
-        self.check()?;
-        self.append(state::index_add_record(records))
+        self.commit_with(|_| Some(state::index_add_record(records)))
     }
 
     // ---- sessions ----

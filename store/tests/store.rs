@@ -2,7 +2,7 @@
 
 mod common;
 
-use asl_store::{Encoder, Error, Key, LogPosition, Put};
+use asl_store::{Encoder, Error, Key, LogPosition, Put, format};
 use common::*;
 
 /// Covers C1, C3, B1, S2.
@@ -221,6 +221,68 @@ fn open_blocks_of_a_dead_writer_are_salvaged() {
         w.handle().get(&Key::of(&noise(1, 900))).unwrap(),
         noise(1, 900)
     );
+}
+
+/// A block is found whose header is lost, so that nobody knows when it was begun, and the log
+/// hides what is in it: it does not come back, not even when the index has forgotten that.
+#[test]
+fn what_a_found_block_holds_stays_hidden() {
+    let vfs = fresh();
+    let key = Key::of(&noise(1, 900));
+    let mut w = writer(&vfs, 2).unwrap();
+    w.tombstone(&[key]).unwrap();
+    w.put(frame(&noise(1, 900))).unwrap();
+    let (path, _) = vfs
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.starts_with("blocks/open/"))
+        .unwrap();
+    let mut leftover = vfs.read_file(&path).unwrap();
+    leftover[..format::block_header::LEN].fill(0);
+    drop(w);
+    vfs.write_file(&path, &leftover).unwrap();
+    let mut w = writer(&vfs, 3).unwrap();
+    assert!(w.handle().lookup(&key).unwrap().is_none());
+    // There was never anything to hide, so a merge of the index forgets it.
+    for _ in 0..8 {
+        w.tombstone(&[key]).unwrap();
+        w.flush().unwrap();
+    }
+    w.finish().unwrap();
+    // The removal did not last.
+    vfs.write_file(&path, &leftover).unwrap();
+    let w = writer(&vfs, 4).unwrap();
+    assert!(w.handle().lookup(&key).unwrap().is_none());
+}
+
+/// What is put and synced after its key was shown again is salvaged as it was put.
+#[test]
+fn what_is_put_after_it_was_shown_again_is_salvaged() {
+    let vfs = fresh();
+    let bytes = noise(1, 900);
+    let key = Key::of(&bytes);
+    let of = |flags| {
+        let mut encoder = Encoder::new(asl_store::Compression::Auto);
+        encoder.encode(key, bytes.clone().into(), flags)
+    };
+    let mut w = writer(&vfs, 2).unwrap();
+    w.put(of(0)).unwrap();
+    w.tombstone(&[key]).unwrap();
+    w.put(frame(&noise(2, 900))).unwrap();
+    let hidden = w.handle().lookup_part(&key).unwrap().unwrap();
+    w.index_add(&[hidden]).unwrap();
+    w.put(of(format::FLAG_ROOT)).unwrap();
+    w.sync().unwrap();
+    drop(w);
+    let w = writer(&vfs, 3).unwrap();
+    assert!(
+        w.handle()
+            .lookup(&Key::of(&noise(2, 900)))
+            .unwrap()
+            .is_some()
+    );
+    let found = w.handle().lookup(&key).unwrap().unwrap();
+    assert_eq!(found.flags, format::FLAG_ROOT);
 }
 
 /// Covers I6: the index is made again from log and blocks, tombstones included.
