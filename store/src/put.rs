@@ -17,8 +17,8 @@
 //! - No list has more than [`LIST_MAX`] entries; a longer one is a list of lists, each of them an
 //!   artifact keyed by the bytes that it spans.
 //! - No block is ever mixed (S4): chunks are shorter than the small threshold, chunk lists do not
-//!   count as large, and a large artifact gets its own block. The one way to a mixed block
-//!   is a block packed under another store's larger threshold, which `verify` notes.
+//!   count as large, and a large artifact gets its own block. Of a mixed block that came from
+//!   elsewhere `verify` warns.
 //! - Memory: one buffer of the large size, one chunk, and what the writer keeps until its
 //!   next sync, which comes after [`PENDING_MAX`] bytes.
 //!

@@ -74,6 +74,9 @@ pub struct Damage {
 pub struct VerifyReport {
     /// Everything that is not as it must be, by file and offset.
     pub damage: Vec<Damage>,
+    /// What is as it should not be, though nothing is lost by it: blocks that mix small and
+    /// large artifacts.
+    pub warnings: Vec<String>,
     /// What is worth knowing but harmless: leftovers, missing caches.
     pub notes: Vec<String>,
     /// How much was looked at.
@@ -146,6 +149,7 @@ pub fn verify(
         options,
         observer,
         damage: Mutex::default(),
+        warnings: Mutex::default(),
         notes: Mutex::default(),
         counts: Mutex::default(),
         done: AtomicU64::new(0),
@@ -180,6 +184,7 @@ struct Run<'a> {
     options: &'a VerifyOptions,
     observer: &'a dyn VerifyObserver,
     damage: Mutex<Vec<Damage>>,
+    warnings: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
     counts: Mutex<VerifyCounts>,
     done: AtomicU64,
@@ -234,6 +239,10 @@ impl Run<'_> {
         });
     }
 
+    fn warn(&self, warning: impl Into<String>) {
+        lock(&self.warnings).push(warning.into());
+    }
+
     fn note(&self, note: impl Into<String>) {
         lock(&self.notes).push(note.into());
     }
@@ -283,10 +292,13 @@ impl Run<'_> {
     fn into_report(self) -> VerifyReport {
         let mut damage = self.damage.into_inner().unwrap_or_default();
         damage.sort_by(|a, b| (&a.file, a.offset, &a.what).cmp(&(&b.file, b.offset, &b.what)));
+        let mut warnings = self.warnings.into_inner().unwrap_or_default();
+        warnings.sort();
         let mut counts = self.counts.into_inner().unwrap_or_default();
         counts.bytes = self.done.into_inner();
         VerifyReport {
             damage,
+            warnings,
             notes: self.notes.into_inner().unwrap_or_default(),
             counts,
         }

@@ -402,13 +402,13 @@ impl Model {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if all() { 6000 } else { 400 },
+        cases: if all() { 2500 } else { 400 },
         failure_persistence: None,
         max_shrink_iters: 5000,
         ..ProptestConfig::default()
     })]
 
-    /// Covers B9, B10, I2, I3, I4, I5, I6, S5.
+    /// Covers B9, B10, I2, I3, I4, I5, I6, S4, S5.
     #[test]
     fn any_calls_and_crashes_agree_with_a_map(
         calls in prop::collection::vec(call(), 1..if all() { 200 } else { 90 }),

@@ -24,6 +24,7 @@ const RANGES_SHOWN: usize = 8;
 struct Verified {
     ok: bool,
     damage: Vec<DamageObject>,
+    warnings: Vec<String>,
     notes: Vec<String>,
     checked_bytes: u64,
     blocks: u64,
@@ -133,6 +134,9 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
     let hits = hits.map_err(|error| failed(&action, path, &error))?;
     let only_caches = report.only_caches();
     let verified = result(report, hits, args.quick);
+    for warning in &verified.warnings {
+        face.report.warn(warning);
+    }
     for note in &verified.notes {
         face.report.detail(note);
     }
@@ -193,6 +197,7 @@ fn result(report: VerifyReport, hits: Vec<Hit>, quick: bool) -> Verified {
     Verified {
         ok,
         damage,
+        warnings: report.warnings,
         notes: report.notes,
         checked_bytes: bytes,
         blocks,

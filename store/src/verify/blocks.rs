@@ -183,7 +183,7 @@ fn check_one(run: &Run, buffers: &mut Buffers, job: &Job, copies: &Copies) -> Re
         run.damaged(path, offset, what);
     }
     if let Some(what) = mixed(&sealed) {
-        run.note(format!("{path}: {what}"));
+        run.warn(format!("{path}: {what}"));
     }
     let artifacts = sealed
         .entries
@@ -319,11 +319,11 @@ fn mixed(sealed: &Sealed) -> Option<String> {
     let few = artifacts.filter(small).count();
     match sealed.header.class {
         format::CLASS_PACKED if few < count => Some(format!(
-            "warning: {} large artifacts are packed with others",
+            "{} large artifacts are packed with others",
             count - few
         )),
         format::CLASS_LARGE if (count, few) != (1, 0) => Some(format!(
-            "warning: a block for one large artifact holds {count}, {few} of them small"
+            "a block for one large artifact holds {count}, {few} of them small"
         )),
         _ => None,
     }
