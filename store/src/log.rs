@@ -1,13 +1,10 @@
 //! The log: an append-only, totally ordered sequence of records, the spine of truth.
+//! Here are its files and how they are read; `append` writes them.
 //!
 //! Invariants
 //! - Positions are dense over all files and never reused.
-//! - A record is durable before anything that depends on it is acknowledged.
-//! - A log file is never cut or rewritten. After a torn tail, or a failed write or
-//!   sync, the next record goes to a new file, whose header says how much of
-//!   its predecessor is valid.
-//! - A header is durable before the first record follows it, so a short file
-//!   without a valid header holds nothing.
+//! - Of each file but the last exactly those bytes count that its successor's header states.
+//! - A record that does not continue the hash chain is never given out.
 //!
 //! Crash: the last file may end in a torn append, ignored: bytes that are no valid
 //! record, followed by none but records of the same append (a disk may keep a later
@@ -16,15 +13,17 @@
 //! writers stop. So they do where `log/current` remembers other records than there
 //! are: [`LogEnd::Lost`].
 
+mod append;
+
 use crate::error::{Error, Result};
 use crate::format::{self, log_header as lh, record_head as rh, record_tail as rt};
 use crate::id::{Digest, LogPosition, StoreId};
 use crate::vfs::{Access, Vfs, VfsFile};
 
+pub use append::{FILE_LEN_USUAL, LogWriter, NewRecord, settle};
+
 /// Directory of the log.
 pub const LOG_DIR: &str = "log";
-/// At this length, in bytes, a new file is usually begun.
-pub const FILE_LEN_USUAL: u64 = 64 << 20;
 /// Stands for "no predecessor".
 const NO_GENERATION: u32 = u32::MAX;
 
@@ -411,25 +410,6 @@ impl LogFiles {
     }
 }
 
-/// Makes durable what is there of the log, and lets the next reads find nothing
-/// else. A writer does this before it reads the log that it will go on with: the last
-/// record may be one whose sync failed, or was never made.
-pub fn settle(vfs: &dyn Vfs) -> Result<()> {
-    let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
-    for name in entries
-        .iter()
-        .filter(|entry| !entry.metadata.is_dir)
-        .filter_map(|entry| LogName::parse(&entry.name))
-    {
-        let path = name.path();
-        vfs.open(&path, Access::Read)
-            .map_err(Error::io("open", &path))?
-            .settle()
-            .map_err(Error::io("sync", &path))?;
-    }
-    Ok(())
-}
-
 /// Chain value before position 0.
 pub fn genesis(store_id: &StoreId) -> Digest {
     Digest(blake3::derive_key(format::CONTEXT_GENESIS, &store_id.0))
@@ -592,249 +572,4 @@ impl Reader<'_> {
 fn next_chain(chain: &Digest, body: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(format::CONTEXT_CHAIN);
     Digest(*hasher.update(&chain.0).update(body).finalize().as_bytes())
-}
-
-/// A record to be appended.
-#[derive(Debug, Clone)]
-pub struct NewRecord {
-    /// `format::RECORD_*`.
-    pub record_type: u16,
-    /// Whether a reader that does not know the type must stop.
-    pub critical: bool,
-    /// At most [`format::RECORD_PAYLOAD_MAX`] bytes.
-    pub payload: Vec<u8>,
-}
-
-/// Appends to the log.
-pub struct LogWriter {
-    store_id: StoreId,
-    file: Option<Box<dyn VfsFile>>,
-    salt: u32,
-    place: LogPlace,
-    file_len: u64,
-    undecided: bool,
-}
-
-impl LogWriter {
-    /// Goes on where reading ended, in files that were [settled](settle) before; a torn
-    /// tail is left behind in its file. A file is followed by another from the length
-    /// `file_len` on, in bytes.
-    pub fn resume(
-        vfs: &dyn Vfs,
-        files: &LogFiles,
-        place: LogPlace,
-        end: &LogEnd,
-        file_len: u64,
-    ) -> Result<Self> {
-        match end {
-            LogEnd::Damaged { what } => return Err(Error::LogDamaged { what: what.clone() }),
-            LogEnd::Lost { remembered } => {
-                return Err(Error::LogTailLost {
-                    found: place.position,
-                    remembered: *remembered,
-                });
-            }
-            LogEnd::Clean | LogEnd::Torn { .. } => {}
-        }
-        let last = files.files.last().expect("a listed log has a file");
-        let mut writer = Self {
-            store_id: files.store_id(),
-            file: None,
-            salt: last.salt,
-            place,
-            file_len,
-            undecided: false,
-        };
-        match last.header.previous {
-            // Whoever began this file did not come to write a record: its name may
-            // not be durable, so nothing may rest on it. If records were tried, it is.
-            Some((name, offset))
-                if place.position.0 == last.header.name.first && last.len <= lh::LEN as u64 =>
-            {
-                writer.place = LogPlace {
-                    name,
-                    offset,
-                    ..place
-                };
-                writer.undecided = true;
-            }
-            _ if *end == LogEnd::Clean => {
-                let path = place.name.path();
-                let file = vfs
-                    .open(&path, Access::Write)
-                    .map_err(Error::io("open", &path))?;
-                writer.file = Some(file);
-            }
-            _ => {}
-        }
-        Ok(writer)
-    }
-
-    /// Starts the log of a new store; its first record must be `RECORD_CREATED`.
-    pub fn create(
-        vfs: &dyn Vfs,
-        store_id: StoreId,
-        nonce: [u8; 16],
-        now_unix_ns: i64,
-    ) -> Result<Self> {
-        let name = LogName {
-            first: 0,
-            generation: 0,
-        };
-        let chain = genesis(&store_id);
-        let place = LogPlace {
-            name,
-            offset: 0,
-            position: LogPosition(0),
-            chain,
-        };
-        let mut writer = Self {
-            store_id,
-            file: None,
-            salt: 0,
-            place,
-            file_len: FILE_LEN_USUAL,
-            undecided: false,
-        };
-        writer.begin_file(
-            vfs,
-            LogHeader {
-                store_id,
-                name,
-                previous: None,
-                chain,
-                nonce,
-                created_unix_ns: now_unix_ns,
-            },
-        )?;
-        Ok(writer)
-    }
-
-    /// Where the next record goes.
-    pub fn place(&self) -> LogPlace {
-        self.place
-    }
-
-    /// Whether a power cut may still change which records count: without the last file,
-    /// whose name may not last, those would that a writer which failed left behind in
-    /// another one. An append settles it.
-    pub fn is_undecided(&self) -> bool {
-        self.undecided
-    }
-
-    /// Appends records with one write and makes them durable; returns them as they
-    /// will be read. After an error none of them counts, whatever reached the
-    /// disk: the next append begins a new file that leaves them behind.
-    pub fn append(
-        &mut self,
-        vfs: &dyn Vfs,
-        records: Vec<NewRecord>,
-        nonce: &mut dyn FnMut() -> [u8; 16],
-        now_unix_ns: i64,
-    ) -> Result<Vec<Record>> {
-        if self.file.is_none() || self.place.offset >= self.file_len {
-            self.rotate(vfs, nonce(), now_unix_ns)?;
-        }
-        let mut buf = Vec::new();
-        let mut place = self.place;
-        let mut done = Vec::with_capacity(records.len());
-        for (at, new) in records.into_iter().enumerate() {
-            if new.payload.len() > format::RECORD_PAYLOAD_MAX as usize {
-                return Err(Error::TooLong {
-                    what: "a log record",
-                    len: new.payload.len() as u64,
-                    max: format::RECORD_PAYLOAD_MAX.into(),
-                });
-            }
-            let start = buf.len();
-            let mut head = [0; rh::LEN];
-            rh::MAGIC.put(&mut head, &format::RECORD_MAGIC);
-            rh::TYPE.set(&mut head, new.record_type);
-            let critical = u16::from(new.critical) * format::RECORD_CRITICAL;
-            let continues = u16::from(at > 0) * format::RECORD_CONTINUES;
-            rh::FLAGS.set(&mut head, critical | continues);
-            rh::POSITION.set(&mut head, place.position.0);
-            rh::PAYLOAD_LEN.set(&mut head, new.payload.len() as u32);
-            rh::SALT.set(&mut head, self.salt);
-            rh::TIME.put(&mut head, &now_unix_ns.to_le_bytes());
-            buf.extend_from_slice(&head);
-            buf.extend_from_slice(&new.payload);
-            buf.resize(buf.len().next_multiple_of(format::ALIGNMENT), 0);
-            let chain = next_chain(&place.chain, &buf[start..]);
-            let mut tail = [0; rt::LEN];
-            rt::CHAIN.put(&mut tail, &chain.0);
-            let crc = crc32c::crc32c_append(crc32c::crc32c(&buf[start..]), &chain.0);
-            rt::CRC.set(&mut tail, crc);
-            buf.extend_from_slice(&tail);
-            done.push(Record {
-                position: place.position,
-                record_type: new.record_type,
-                critical: new.critical,
-                time_unix_ns: now_unix_ns,
-                payload: new.payload,
-                chain,
-                place: (place.name, place.offset),
-            });
-            place.offset += (buf.len() - start) as u64;
-            place.position.0 += 1;
-            place.chain = chain;
-        }
-        let path = self.place.name.path();
-        let file = self
-            .file
-            .take()
-            .expect("rotated above where it was missing");
-        file.write_at(self.place.offset, &[&buf])
-            .map_err(Error::io("write", &path))?;
-        file.sync().map_err(Error::io("sync", &path))?;
-        self.file = Some(file);
-        self.place = place;
-        Ok(done)
-    }
-
-    fn rotate(&mut self, vfs: &dyn Vfs, nonce: [u8; 16], now_unix_ns: i64) -> Result<()> {
-        let old = self.place;
-        // Higher than any there is: of files that begin at one position the last one counts,
-        // and of those that a crash abandoned any may be gone.
-        let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
-        let generations = entries
-            .iter()
-            .filter_map(|entry| LogName::parse(&entry.name))
-            .filter(|name| name.first == old.position.0)
-            .map(|name| name.generation + 1);
-        let name = LogName {
-            first: old.position.0,
-            generation: generations.max().unwrap_or(0),
-        };
-        self.begin_file(
-            vfs,
-            LogHeader {
-                store_id: self.store_id,
-                name,
-                previous: Some((old.name, old.offset)),
-                chain: old.chain,
-                nonce,
-                created_unix_ns: now_unix_ns,
-            },
-        )
-    }
-
-    fn begin_file(&mut self, vfs: &dyn Vfs, header: LogHeader) -> Result<()> {
-        let path = header.name.path();
-        let bytes = header.encode();
-        self.file = None;
-        let file = vfs
-            .create_exclusive(&path)
-            .map_err(Error::io("create", &path))?;
-        file.write_at(0, &[&bytes])
-            .map_err(Error::io("write", &path))?;
-        file.sync().map_err(Error::io("sync", &path))?;
-        vfs.sync_dir(LOG_DIR).map_err(Error::io("sync", LOG_DIR))?;
-        self.salt = lh::CRC.u32(&bytes);
-        self.place.name = header.name;
-        self.place.offset = lh::LEN as u64;
-        self.file = Some(file);
-        self.undecided = false;
-        Ok(())
-    }
 }
