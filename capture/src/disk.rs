@@ -408,7 +408,9 @@ impl Run<'_> {
         workers: Vec<Worker>,
     ) -> Result<End> {
         let queue = self.pool.count_max();
-        let (to_workers, messages) = bounded::<(u64, Message)>(queue);
+        // What waits for a worker waits in the processor's cache: a reader that is faster than
+        // they are must not fill all buffers in turn.
+        let (to_workers, messages) = bounded::<(u64, Message)>(2 * workers.len());
         let (to_writer, worked) = bounded::<(u64, Worked)>(queue);
         let gathering = reader.gathering();
         let sent = Arc::new(AtomicU64::new(0));
