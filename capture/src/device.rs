@@ -26,6 +26,12 @@ pub use self::open::{
     open_source,
 };
 
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
+
 /// Size and sector sizes of a source, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -94,5 +100,22 @@ pub trait Source: Send + Sync {
     fn next_data(&self, offset: u64) -> Option<std::ops::Range<u64>> {
         let size = self.geometry().size_bytes;
         (offset < size).then_some(offset..size)
+    }
+}
+
+/// Length in bytes of the file at `path` below `at`, or of `at` itself if the path is
+/// empty, as whoever serves it says now. FUSE and network filesystems are asked:
+/// what the kernel remembers of a file outlives their server by a second and more
+/// (statx(2), `AT_STATX_FORCE_SYNC`).
+fn len_now(at: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    match rustix::fs::statx(at, path, flags, StatxFlags::BASIC_STATS) {
+        Ok(stat) => Ok(stat.stx_size),
+        // A kernel before 4.11 or a sandbox from before the call: what is remembered.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let stat = rustix::fs::statat(at, path, AtFlags::EMPTY_PATH)?;
+            Ok(u64::try_from(stat.st_size).unwrap_or(0))
+        }
+        Err(errno) => Err(errno),
     }
 }

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, FileType, Mode, OFlags};
+use rustix::fs::{Advice, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::failure::{MISUSE, classify};
@@ -28,7 +28,7 @@ use super::open::{
     NotASource, OpenError, OpenOptions, Warning, judge_uses, open_failure, partial_sector,
     sector_bytes,
 };
-use super::{Geometry, Identity, ReadFailure, Source};
+use super::{Geometry, Identity, ReadFailure, Source, len_now};
 use crate::inventory::{BlockNode, DevNumber, SystemPaths, devices_beneath, identify, usage_of};
 use crate::sys;
 
@@ -338,9 +338,10 @@ impl Presence {
                 && device.attribute("diskseq") == *sequence
                 && works(device)
         });
-        let file = self.file.as_ref().is_none_or(|(path, size)| {
-            fs::metadata(path).is_ok_and(|metadata| metadata.len() >= *size)
-        });
+        let file = self
+            .file
+            .as_ref()
+            .is_none_or(|(path, size)| len_now(CWD, path).is_ok_and(|len| len >= *size));
         devices && file
     }
 }

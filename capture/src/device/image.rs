@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Advice, FileType, Mode, OFlags, SeekFrom};
@@ -22,7 +22,7 @@ use super::open::{
     NotASource, OpenError, OpenOptions, SECTOR_BYTES_MIN, Warning, judge_uses, open_failure,
     partial_sector, sector_bytes,
 };
-use super::{Geometry, Identity, ReadFailure, Source};
+use super::{Geometry, Identity, ReadFailure, Source, len_now};
 use crate::inventory::usage_of_file;
 
 /// An image file, open for reading.
@@ -85,7 +85,7 @@ impl ImageFile {
 
     /// Whether the file can still be examined and is no shorter than it was.
     pub fn alive(&self) -> bool {
-        rustix::fs::fstat(&self.file).is_ok_and(|stat| size_of(&stat) >= self.geometry.size_bytes)
+        len_now(self.file.as_fd(), Path::new("")).is_ok_and(|len| len >= self.geometry.size_bytes)
     }
 
     fn outwards(&self, data: Range<u64>, from: u64) -> Range<u64> {
