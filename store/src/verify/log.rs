@@ -199,20 +199,29 @@ impl<'a> Fold<'a> {
     /// The log stands at `place`; remembered if that is where the hint says it stood.
     fn stand(&mut self, place: LogPlace) {
         if self.hinted == Some(place.position) {
-            self.places.push(place);
+            self.places.extend(self.places_of(place));
         }
+    }
+
+    /// Where a writer may have seen the log end that ends at `place`: there, or at the start
+    /// of any file begun at this position. Of these only the last has a record, if it does.
+    fn places_of(&self, place: LogPlace) -> Vec<LogPlace> {
+        let begun = self
+            .files
+            .headers()
+            .filter(|header| header.name.first == place.position.0);
+        let begun = begun.map(|header| LogPlace {
+            name: header.name,
+            offset: format::log_header::LEN as u64,
+            ..place
+        });
+        [place].into_iter().chain(begun).collect()
     }
 
     fn see(&mut self, record: &Record) -> Result<()> {
         let before = self.end;
-        let start = LogPlace {
-            name: record.place.0,
-            offset: record.place.1,
-            ..before
-        };
         let end = record.end();
         self.records += 1;
-        self.stand(start);
         self.stand(end);
         self.end = end;
         for what in oddities(record) {
@@ -236,12 +245,16 @@ impl<'a> Fold<'a> {
         if let Some(what) = contradiction(state, record) {
             self.complain(record, what);
         }
+        // The writer took down its place before or after it began another file.
+        let places =
+            (record.record_type == format::RECORD_SNAPSHOT).then(|| self.places_of(before));
         let Some(state) = &mut self.state else {
             return Ok(());
         };
-        if record.record_type == format::RECORD_SNAPSHOT && self.whole {
-            // The writer took down its place before or after it began another file.
-            snapshots::check_state(self.run, state, [before, start], record);
+        if let Some(places) = places
+            && self.whole
+        {
+            snapshots::check_state(self.run, state, &places, record);
         }
         match state.apply(record) {
             Ok(()) => {}
