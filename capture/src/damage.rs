@@ -28,10 +28,15 @@ pub struct Hit {
     pub len: u64,
 }
 
-/// Where the artifacts of `damaged` are used; the values number the damage. Hits are
-/// merged, by capture and then by place.
-pub fn hits(store: &StoreHandle, damaged: &HashMap<Key, usize>) -> Result<Vec<Hit>> {
-    if damaged.is_empty() {
+/// Where the artifacts of `damaged` are used; the values number the damage. Artifacts of which
+/// the store knows nothing any more are put down to the damage `unnamed`: a block that lost
+/// its contents, names and all. Hits are merged, by capture and then by place.
+pub fn hits(
+    store: &StoreHandle,
+    damaged: &HashMap<Key, usize>,
+    unnamed: Option<usize>,
+) -> Result<Vec<Hit>> {
+    if damaged.is_empty() && unnamed.is_none() {
         return Ok(Vec::new());
     }
     let mut all = Vec::new();
@@ -40,13 +45,14 @@ pub fn hits(store: &StoreHandle, damaged: &HashMap<Key, usize>) -> Result<Vec<Hi
         let mut walk = Walk {
             store,
             damaged,
+            unnamed,
             capture: capture.session,
             chunk_bytes: capture.begun.chunk_bytes,
             hits: Vec::new(),
         };
         let image = 0..capture.begun.source.size_bytes;
-        match damaged.get(&root) {
-            Some(damage) => walk.hit(*damage, image),
+        match walk.damage_of(&root) {
+            Some(damage) => walk.hit(damage, image),
             None => {
                 // What is not damaged and cannot be read is gone for a reason that is
                 // listed with the file that is missing.
@@ -65,6 +71,7 @@ pub fn hits(store: &StoreHandle, damaged: &HashMap<Key, usize>) -> Result<Vec<Hi
 struct Walk<'a> {
     store: &'a StoreHandle,
     damaged: &'a HashMap<Key, usize>,
+    unnamed: Option<usize>,
     capture: SessionId,
     chunk_bytes: u32,
     hits: Vec<Hit>,
@@ -85,9 +92,17 @@ impl Walk<'_> {
         }
     }
 
+    fn damage_of(&self, key: &Key) -> Option<usize> {
+        let missing = || {
+            let unnamed = self.unnamed?;
+            matches!(self.store.lookup_part(key), Ok(None)).then_some(unnamed)
+        };
+        self.damaged.get(key).copied().or_else(missing)
+    }
+
     fn node(&mut self, key: &Key, level: u32, image: Range<u64>) {
-        if let Some(damage) = self.damaged.get(key) {
-            return self.hit(*damage, image);
+        if let Some(damage) = self.damage_of(key) {
+            return self.hit(damage, image);
         }
         let Ok(raw) = self.store.get_part(key) else {
             return;
@@ -118,18 +133,18 @@ impl Walk<'_> {
         match slot {
             Slot::Zero => {}
             Slot::Whole(key) => {
-                if let Some(damage) = self.damaged.get(key) {
+                if let Some(damage) = self.damage_of(key) {
                     let chunk_end = (start + u64::from(self.chunk_bytes)).min(end);
-                    self.hit(*damage, start..chunk_end);
+                    self.hit(damage, start..chunk_end);
                 }
             }
             Slot::Fragments(fragments) => {
                 for fragment in fragments {
                     if let Content::Data(key) = fragment.content
-                        && let Some(damage) = self.damaged.get(&key)
+                        && let Some(damage) = self.damage_of(&key)
                     {
                         let from = start + u64::from(fragment.offset);
-                        self.hit(*damage, from..from + u64::from(fragment.len));
+                        self.hit(damage, from..from + u64::from(fragment.len));
                     }
                 }
             }

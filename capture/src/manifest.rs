@@ -425,6 +425,14 @@ pub struct Lost {
     pub error: Error,
 }
 
+/// What a capture names and the store has not is damage, not a name that somebody mistyped.
+fn missing(what: &'static str) -> impl Fn(asl_store::Error) -> Error {
+    move |error| match error {
+        asl_store::Error::NotFound(_) => Error::Manifest(what),
+        error => error.into(),
+    }
+}
+
 /// A capture that can be walked.
 pub struct Manifest {
     /// What the root says.
@@ -435,7 +443,8 @@ pub struct Manifest {
 impl Manifest {
     /// Opens the capture whose root artifact is `root`.
     pub fn open(store: &StoreHandle, root: &Key) -> Result<Self> {
-        let (doc, top) = CaptureDoc::decode(&store.get(root)?)?;
+        let raw = store.get(root).map_err(missing("its root is missing"))?;
+        let (doc, top) = CaptureDoc::decode(&raw)?;
         Ok(Self { doc, top })
     }
 
@@ -517,7 +526,8 @@ enum Node {
 
 impl Walk<'_> {
     fn read(&self, key: &Key, level: u32, len: u64) -> Result<Node> {
-        let raw = self.store.get_node(key)?;
+        let raw = self.store.get_node(key);
+        let raw = raw.map_err(missing("a node is missing"))?;
         if level == 0 {
             return decode_leaf(&raw, self.chunk_bytes, len).map(Node::Leaf);
         }

@@ -101,7 +101,7 @@ pub fn list(store: &StoreHandle) -> Result<Vec<Capture>> {
         }
         let root = session.root_key();
         if let Some(root) = &root
-            && matches!(store.lookup(root), Ok(None))
+            && store.is_removed(root)?
         {
             continue;
         }

@@ -479,3 +479,72 @@ fn a_destination_that_fails_ends_the_export() {
         );
     }
 }
+
+/// Covers K4: whatever is left of a block, the capture that it hits stays known, and every
+/// range that cannot be got back is put down to some damage.
+#[test]
+fn a_capture_is_named_whatever_is_left_of_a_block() {
+    struct Unseen;
+    impl asl_store::VerifyObserver for Unseen {
+        fn progress(&self, _: u64, _: u64) {}
+    }
+    let (vfs, disk) = mixed();
+    let size = content(&disk).len() as u64;
+    let mut lost = 0;
+    for (path, len) in vfs.files() {
+        if !path.starts_with("blocks/sealed") {
+            continue;
+        }
+        for at in [Some(0), Some(len / 2), Some(len - 5), None] {
+            let vfs = std::sync::Arc::new(vfs.fork());
+            match at {
+                Some(at) => vfs.flip_byte(&path, at).unwrap(),
+                None => vfs.remove_file(&path).unwrap(),
+            }
+            let options = asl_store::VerifyOptions::default();
+            let report = asl_store::verify(vfs.clone(), &options, &Unseen).unwrap();
+            assert!(!report.ok());
+            let damaged = (0..).zip(&report.damage);
+            let named = damaged
+                .clone()
+                .flat_map(|(number, damage)| damage.keys.iter().map(move |key| (*key, number)))
+                .collect();
+            let unnamed = report
+                .damage
+                .iter()
+                .position(|damage| damage.keys.is_empty());
+            let store = StoreHandle::open(vfs).unwrap();
+            let hits = asl_capture::damage::hits(&store, &named, unnamed).unwrap();
+            let captures = asl_capture::session::list(&store).unwrap();
+            assert_eq!(captures.len(), 1, "{path} {at:?}");
+            let missing: Vec<Range<u64>> = match Manifest::open(&store, &captures[0].root.unwrap())
+            {
+                Err(_) => vec![0..size],
+                Ok(manifest) => {
+                    let (_, report) =
+                        export(&store, &manifest, 0..size, Fill::Zero, Way::Stream).unwrap();
+                    let damaged = report.damaged.iter();
+                    damaged
+                        .map(|range| range.offset..range.offset + range.len)
+                        .collect()
+                }
+            };
+            for missing in missing {
+                lost += 1;
+                let mut at = missing.start;
+                while let Some(hit) = hits
+                    .iter()
+                    .find(|hit| (hit.start..hit.start + hit.len).contains(&at))
+                {
+                    assert_eq!(hit.capture, captures[0].session);
+                    at = hit.start + hit.len;
+                    if at >= missing.end {
+                        break;
+                    }
+                }
+                assert!(at >= missing.end, "{path} {missing:?} is in nobody's list");
+            }
+        }
+    }
+    assert!(lost > 20, "{lost}");
+}

@@ -72,6 +72,21 @@ pub struct ErrorObject<'a> {
 /// Result of a command.
 pub type Result<T = Exit, E = CliError> = std::result::Result<T, E>;
 
+/// What an error and its sources say, each once.
+pub fn causes_of(error: &(dyn StdError + 'static)) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut link = Some(error);
+    while let Some(error) = link {
+        let cause = error.to_string();
+        // Some libraries repeat their source's words in their own.
+        if causes.last() != Some(&cause) {
+            causes.push(cause);
+        }
+        link = error.source();
+    }
+    causes
+}
+
 impl CliError {
     /// A failure (exit 1).
     pub fn new(message: impl Into<String>) -> Self {
@@ -103,15 +118,7 @@ impl CliError {
 
     /// Appends `error` and its sources to the chain.
     pub fn caused_by(mut self, error: &(dyn StdError + 'static)) -> Self {
-        let mut link = Some(error);
-        while let Some(error) = link {
-            let cause = error.to_string();
-            // Some libraries repeat their source's words in their own.
-            if self.causes.last() != Some(&cause) {
-                self.causes.push(cause);
-            }
-            link = error.source();
-        }
+        self.causes.extend(causes_of(error));
         self
     }
 

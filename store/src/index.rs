@@ -234,6 +234,13 @@ impl Index {
         Ok(self.newest(key)?.filter(|record| !record.is_tombstone()))
     }
 
+    /// Whether `key` was removed; one that is missing was not.
+    pub fn is_removed(&self, key: &Key) -> Result<bool> {
+        Ok(self
+            .newest(key)?
+            .is_some_and(|record| record.is_tombstone()))
+    }
+
     /// Where the artifact of `key` is, hidden or not: for those that it is a part of.
     pub fn stored(&self, key: &Key) -> Result<Option<IndexRecord>> {
         let placed = |record: &IndexRecord| record.has_place().then(|| record.revealed());

@@ -147,6 +147,12 @@ impl StoreHandle {
         self.view().index.stored(key)
     }
 
+    /// Whether a key was removed. One that is neither visible nor removed was never stored, or
+    /// its block is damaged so that it is not known any more what was in it.
+    pub fn is_removed(&self, key: &Key) -> Result<bool> {
+        self.view().index.is_removed(key)
+    }
+
     /// Where an artifact lies: `(block, offset, length)`.
     pub fn locate(&self, key: &Key) -> Result<Location> {
         self.lookup(key)?

@@ -9,7 +9,7 @@ use asl_store::StoreHandle;
 use serde::Serialize;
 
 use crate::args::Show;
-use crate::error::{CliError, Exit, Result};
+use crate::error::{CliError, Exit, Result, causes_of};
 use crate::face::Face;
 use crate::report::{Outcome, facts};
 use crate::text;
@@ -71,6 +71,9 @@ pub struct CaptureResult {
     pub started: String,
     /// What the medium refused: start, length, errno.
     pub unreadable: Vec<(u64, u64, i32)>,
+    /// Why its manifest cannot be read whole, where it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// What to do next, where this is the end of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -113,31 +116,46 @@ pub fn result_of(
         md5: doc.md5.clone(),
         started: text::time(doc.started_unix_ns),
         unreadable,
+        damage: None,
         hint: None,
     }
+}
+
+/// What the medium refused: start, length, errno.
+fn unreadable_of(
+    store: &StoreHandle,
+    root: &asl_store::Key,
+) -> asl_capture::Result<Vec<(u64, u64, i32)>> {
+    let manifest = Manifest::open(store, root)?;
+    let mut unreadable: Vec<(u64, u64, i32)> = Vec::new();
+    let wanted = |flags: ChildFlags| flags.has(ChildFlags::UNREADABLE);
+    let image = 0..manifest.doc.source.size_bytes;
+    manifest.walk_where(store, image, &wanted, &mut |extent| {
+        if let Content::Unreadable(errno) = extent.content {
+            match unreadable.last_mut() {
+                Some((start, len, last)) if *start + *len == extent.offset && *last == errno => {
+                    *len += extent.len
+                }
+                _ => unreadable.push((extent.offset, extent.len, errno)),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(unreadable)
 }
 
 /// The result of any capture in the store: from its manifest, or from its notes
 /// where it was cut off before it had one.
 pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<CaptureResult> {
     if let (Some(doc), Some(root)) = (&capture.doc, &capture.root) {
-        let manifest = Manifest::open(store, root)?;
-        let mut unreadable: Vec<(u64, u64, i32)> = Vec::new();
-        let wanted = |flags: ChildFlags| flags.has(ChildFlags::UNREADABLE);
-        manifest.walk_where(store, 0..doc.source.size_bytes, &wanted, &mut |extent| {
-            if let Content::Unreadable(errno) = extent.content {
-                match unreadable.last_mut() {
-                    Some((start, len, last))
-                        if *start + *len == extent.offset && *last == errno =>
-                    {
-                        *len += extent.len
-                    }
-                    _ => unreadable.push((extent.offset, extent.len, errno)),
-                }
-            }
-            Ok(())
-        })?;
-        return Ok(result_of(doc, unreadable));
+        return Ok(match unreadable_of(store, root) {
+            Ok(unreadable) => result_of(doc, unreadable),
+            // The log remembers what the capture was, whatever became of the blocks.
+            Err(error) => CaptureResult {
+                damage: Some(causes_of(&error).join(": ")),
+                ..result_of(doc, Vec::new())
+            },
+        });
     }
     let (map, counters) = session::known(store, capture)?;
     let (rescued, refused) = (map.copied_bytes(), map.unreadable_bytes());
@@ -165,6 +183,7 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
             .unreadable_runs()
             .map(|run| (run.start, run.len, run.errno))
             .collect(),
+        damage: None,
         hint: None,
     })
 }
@@ -172,6 +191,9 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
 impl CaptureResult {
     /// What became of it, in a few words.
     pub fn verdict(&self) -> String {
+        if self.damage.is_some() {
+            return "DAMAGED in the store".to_owned();
+        }
         match (&self.stopped, self.complete, self.unreadable_bytes) {
             (Some(why), ..) => format!(
                 "stopped ({why}), {} never read",
@@ -228,6 +250,11 @@ impl Outcome for CaptureResult {
             ),
             ("begun", self.started.clone()),
             ("result", self.verdict()),
+        ];
+        if let Some(damage) = &self.damage {
+            lines.push(("damage", damage.clone()));
+        }
+        lines.extend([
             (
                 "rescued",
                 format!(
@@ -256,7 +283,7 @@ impl Outcome for CaptureResult {
                 "reads",
                 format!("{}, {} failed", self.reads, self.read_errors),
             ),
-        ];
+        ]);
         for (name, digest) in [
             ("blake3", &self.image_blake3),
             ("sha256", &self.sha256),
@@ -330,12 +357,18 @@ pub fn list(face: &Face) -> Result {
     let failed = |error: &asl_capture::Error| failed("list the captures", path, error);
     let captures = session::list(&store).map_err(|error| failed(&error))?;
     let mut list = face.report.list("captures", "capture")?;
+    let mut exit = Exit::Complete;
     for capture in captures
         .iter()
         .filter(|capture| capture.state != CaptureState::Abandoned)
     {
         match result(&store, capture) {
-            Ok(result) => list.item(&Line(result))?,
+            Ok(result) => {
+                if result.damage.is_some() {
+                    exit = Exit::Unreadable;
+                }
+                list.item(&Line(result))?
+            }
             Err(error) => return Err(list.fail(failed(&error))),
         }
     }
@@ -344,7 +377,18 @@ pub fn list(face: &Face) -> Result {
             .note("no captures yet; make one: asl-capture disk /dev/sdX");
     }
     list.finish()?;
-    Ok(Exit::Complete)
+    Ok(told(face, path, exit))
+}
+
+/// Says where to look when something is damaged.
+fn told(face: &Face, path: &Path, exit: Exit) -> Exit {
+    if exit == Exit::Unreadable {
+        let store = text::shell_path(path);
+        face.report.note(&format!(
+            "what is damaged, and where: asl store verify --store {store}"
+        ));
+    }
+    exit
 }
 
 /// Shows one capture.
@@ -358,6 +402,10 @@ pub fn show(face: &Face, args: &Show) -> Result {
             &error,
         )
     })?;
+    let exit = match result.damage {
+        Some(_) => Exit::Unreadable,
+        None => Exit::Complete,
+    };
     face.report.result(&result)?;
-    Ok(Exit::Complete)
+    Ok(told(face, path, exit))
 }

@@ -130,7 +130,9 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
     let report = verified.map_err(|error| CliError::of_store(&action, path, &error))?;
     // Whatever is left of the store says what the damage hits.
     let store = StoreHandle::open(vfs).ok();
-    let hits = store.map_or(Ok(Vec::new()), |store| hits(&store, &numbered(&report)));
+    let hits = store.map_or(Ok(Vec::new()), |store| {
+        hits(&store, &numbered(&report), unnamed(&report))
+    });
     let hits = hits.map_err(|error| failed(&action, path, &error))?;
     let only_caches = report.only_caches();
     let verified = result(report, hits, args.quick);
@@ -168,6 +170,13 @@ fn numbered(report: &VerifyReport) -> HashMap<asl_store::Key, usize> {
     damage
         .flat_map(|(number, damage)| damage.keys.iter().map(move |key| (*key, number)))
         .collect()
+}
+
+/// A block of which nobody can say any more what was in it.
+fn unnamed(report: &VerifyReport) -> Option<usize> {
+    let of_block = |damage: &asl_store::Damage| damage.file.starts_with("blocks/");
+    let mut damage = report.damage.iter();
+    damage.position(|damage| of_block(damage) && damage.keys.is_empty())
 }
 
 fn result(report: VerifyReport, hits: Vec<Hit>, quick: bool) -> Verified {
