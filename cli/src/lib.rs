@@ -11,6 +11,7 @@ pub mod command;
 pub mod console;
 pub mod error;
 pub mod face;
+pub mod foot;
 pub mod health;
 pub mod output;
 pub mod probe;

@@ -1,10 +1,9 @@
 //! Progress of long work: lines that redraw on a terminal, one line at an interval
 //! elsewhere, events for scripts.
 //!
-//! The kernel prints read errors on the console that a rescue runs on. Each redraw
-//! begins on a fresh line start, so such messages scroll by and the display stays
-//! whole; [`crate::console`] tells how to silence them. Everything here is talk:
-//! what cannot be written is lost, and nothing stops.
+//! The kernel prints read errors on the console that a rescue runs on; [`crate::foot`]
+//! keeps them apart from the display, [`crate::console`] tells how to silence them.
+//! Everything here is talk: what cannot be written is lost, and nothing stops.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -19,7 +18,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::statvfs;
 use serde::Serialize;
 
-use crate::report::{Report, talk};
+use crate::foot::Foot;
+use crate::report::{Report, Style, talk};
 use crate::text;
 
 /// Between lines where there is no terminal.
@@ -82,12 +82,18 @@ impl Rate {
 impl<'a> Display<'a> {
     /// A display on standard error, where progress is wanted.
     pub fn new(report: &'a Report) -> Self {
+        // Events on the same terminal would run into the display, and say the same.
+        let shares = report.style() == Style::Events && std::io::stdout().is_terminal();
         let terminal = std::io::stderr().is_terminal()
+            && !shares
             && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
         let bar = (report.shows_progress() && terminal).then(|| {
             let bar = ProgressBar::with_draw_target(
                 None,
-                ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND),
+                ProgressDrawTarget::term_like_with_hz(
+                    Box::new(Foot::default()),
+                    REDRAWS_PER_SECOND,
+                ),
             );
             bar.set_style(
                 ProgressStyle::with_template("{msg}")
@@ -146,6 +152,14 @@ impl<'a> Display<'a> {
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+
+    /// Lets something be said above the display.
+    fn beside(&self, say: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
         }
     }
 
@@ -361,15 +375,16 @@ impl Observer for Display<'_> {
     }
 
     fn resumed(&self, rescued_bytes: u64) {
-        self.report.note(&format!(
+        let words = format!(
             "going on: {} were read before and are not read again",
             text::size(rescued_bytes)
-        ));
+        );
+        self.beside(|| self.report.note(&words));
     }
 
     fn notes_lost(&self, what: &str) {
-        self.report
-            .warn(&format!("{what}; what only that told is read again"));
+        let words = format!("{what}; what only that told is read again");
+        self.beside(|| self.report.warn(&words));
     }
 
     fn finishing(&self) {

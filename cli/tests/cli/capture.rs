@@ -12,20 +12,20 @@ use super::place::{Mount, skipped};
 use super::programs::{program, shown};
 
 /// A zstd level that leaves time to do something meanwhile.
-const SLOW: &str = "12";
+pub const SLOW: &str = "12";
 /// An image of this many MiB is larger than what may wait in memory between reading
 /// and writing, so that a slow capture of it is still reading a while after it began.
-const LONG_MIB: usize = 96;
+pub const LONG_MIB: usize = 96;
 
 /// A directory with a store and an image.
-struct Room {
-    dir: tempfile::TempDir,
-    image: Vec<u8>,
+pub struct Room {
+    pub dir: tempfile::TempDir,
+    pub image: Vec<u8>,
 }
 
 impl Room {
     /// An image of which half of each page compresses, so that a high level is slow.
-    fn new(mib: usize) -> Self {
+    pub fn new(mib: usize) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut image = vec![0; mib << 20];
         let mut noise = blake3::Hasher::new().finalize_xof();
@@ -43,15 +43,15 @@ impl Room {
         room
     }
 
-    fn disk(&self) -> PathBuf {
+    pub fn disk(&self) -> PathBuf {
         self.dir.path().join("disk.img")
     }
 
-    fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
 
-    fn capture(&self, more: &[&str]) -> Command {
+    pub fn capture(&self, more: &[&str]) -> Command {
         capture(&self.disk(), &self.store(), more)
     }
 
@@ -73,7 +73,7 @@ impl Room {
     }
 }
 
-fn capture(source: &Path, store: &Path, more: &[&str]) -> Command {
+pub fn capture(source: &Path, store: &Path, more: &[&str]) -> Command {
     let mut command = program("asl-capture");
     command
         .arg("disk")
@@ -84,12 +84,12 @@ fn capture(source: &Path, store: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn object(output: &Output) -> Value {
+pub fn object(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", shown(output)))
 }
 
 /// Runs a command that must be refused; its error object.
-fn refused(command: &mut Command, exit: i32) -> Value {
+pub fn refused(command: &mut Command, exit: i32) -> Value {
     let output = command.arg("--json").output().unwrap();
     assert_eq!(output.status.code(), Some(exit), "{}", shown(&output));
     let error = object(&output);

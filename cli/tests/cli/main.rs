@@ -6,3 +6,4 @@ mod harm;
 mod place;
 mod programs;
 mod session;
+mod terminal;
