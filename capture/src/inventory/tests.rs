@@ -1,3 +1,5 @@
+//! Against a fabricated `/sys`, `/proc`, `/dev` and `/run`.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -1,5 +1,6 @@
 //! The programs as users run them.
 
+mod alone;
 mod capture;
 mod contract;
 mod harm;

@@ -1,3 +1,5 @@
+//! The simulated disk behaves as the plan says.
+
 use std::sync::mpsc;
 use std::thread;
 
