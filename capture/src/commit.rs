@@ -543,19 +543,7 @@ impl Committer {
             if count > 1 {
                 let offset = start + u64::from(piece.offset);
                 // Noted, so that a later run of this session starts from the joined piece.
-                self.note.push(&match piece.key {
-                    Some(key) => Entry::Piece {
-                        offset,
-                        len: piece.len,
-                        latency_us: 0,
-                        key,
-                    },
-                    None => Entry::ZeroPiece {
-                        offset,
-                        len: piece.len,
-                        latency_us: 0,
-                    },
-                });
+                self.note.push(&piece.entry(offset));
                 self.dirty = true;
             }
             joined.push(piece);

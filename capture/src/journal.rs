@@ -10,6 +10,7 @@
 
 use asl_store::{Key, SessionId, format};
 
+use crate::fields::Fields;
 use crate::imagehash::ChainingValue;
 
 /// One entry. Offsets and lengths are bytes of the source, latencies microseconds.
@@ -248,7 +249,7 @@ impl NoteBuilder {
 /// A note's session and sequence number, and its entries; `None` where it does not
 /// parse to its end.
 pub fn parse(note: &[u8]) -> Option<(SessionId, u64, Vec<Entry>)> {
-    let mut reader = Reader { rest: note };
+    let mut reader = Fields { rest: note };
     let session = SessionId(reader.array()?);
     let sequence = reader.u64()?;
     let mut entries = Vec::new();
@@ -258,28 +259,7 @@ pub fn parse(note: &[u8]) -> Option<(SessionId, u64, Vec<Entry>)> {
     Some((session, sequence, entries))
 }
 
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*head)
-    }
-    fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-    fn key(&mut self) -> Option<Key> {
-        self.array().map(Key)
-    }
+impl Fields<'_> {
     fn entry(&mut self) -> Option<Entry> {
         Some(match self.u8()? {
             format::MAP_CHUNK => Entry::Chunk {

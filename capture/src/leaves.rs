@@ -25,6 +25,27 @@ pub struct Piece {
     pub key: Option<Key>,
 }
 
+impl Piece {
+    /// The note of a piece that lies at `offset` of the image, without how long it took
+    /// to read.
+    pub fn entry(&self, offset: u64) -> Entry {
+        let (len, latency_us) = (self.len, 0);
+        match self.key {
+            Some(key) => Entry::Piece {
+                offset,
+                len,
+                latency_us,
+                key,
+            },
+            None => Entry::ZeroPiece {
+                offset,
+                len,
+                latency_us,
+            },
+        }
+    }
+}
+
 /// What is known of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Held {
@@ -288,22 +309,11 @@ impl LeafTable {
                     key: *key,
                     cv: *cv,
                 }),
-                Held::Pieces(pieces) => entries.extend(pieces.iter().map(|piece| {
-                    let offset = index * chunk_bytes + u64::from(piece.offset);
-                    match piece.key {
-                        Some(key) => Entry::Piece {
-                            offset,
-                            len: piece.len,
-                            latency_us: 0,
-                            key,
-                        },
-                        None => Entry::ZeroPiece {
-                            offset,
-                            len: piece.len,
-                            latency_us: 0,
-                        },
-                    }
-                })),
+                Held::Pieces(pieces) => entries.extend(
+                    pieces
+                        .iter()
+                        .map(|piece| piece.entry(index * chunk_bytes + u64::from(piece.offset))),
+                ),
             }
         }
         entries

@@ -25,6 +25,7 @@ pub mod session;
 pub mod worker;
 
 mod error;
+mod fields;
 mod sys;
 
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@ use asl_store::{Key, StoreHandle};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// Chunks in a leaf, and nodes in an inner node.
 pub const FAN_OUT: u64 = format::TREE_FAN_OUT;
@@ -247,27 +248,6 @@ pub(crate) fn decode_inner(
         .into_iter()
         .zip(reader.rest.iter().map(|flags| ChildFlags(*flags)))
         .collect())
-}
-
-struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-impl Fields<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*head)
-    }
-    fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
 }
 
 /// The source as a capture remembers it.

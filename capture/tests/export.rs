@@ -519,7 +519,7 @@ fn a_capture_is_named_whatever_is_left_of_a_block() {
             assert_eq!(captures.len(), 1, "{path} {at:?}");
             let missing: Vec<Range<u64>> = match Manifest::open(&store, &captures[0].root.unwrap())
             {
-                Err(_) => vec![0..size],
+                Err(_) => std::iter::once(0..size).collect(),
                 Ok(manifest) => {
                     let (_, report) =
                         export(&store, &manifest, 0..size, Fill::Zero, Way::Stream).unwrap();
