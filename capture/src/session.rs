@@ -205,6 +205,18 @@ pub fn retryable_of(
     })
 }
 
+/// Captures of a source of which every byte was read, newest first: nothing is left
+/// to go on with.
+pub fn complete_of(
+    store: &StoreHandle,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<Vec<Capture>> {
+    captures_of(store, identity, geometry, |capture| {
+        capture.doc.as_ref().is_some_and(|doc| doc.complete)
+    })
+}
+
 fn captures_of(
     store: &StoreHandle,
     identity: &Identity,

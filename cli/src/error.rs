@@ -11,6 +11,7 @@ use std::path::Path;
 
 use asl_store::Error as StoreError;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::text;
@@ -144,6 +145,18 @@ impl CliError {
         }
     }
 
+    /// A file that was to be written for the user could not be.
+    pub fn of_new_file(path: &Path, error: &io::Error) -> Self {
+        let failed = Self::of_io("write", path, error);
+        match path.parent() {
+            Some(dir) if Errno::from_io_error(error) == Some(Errno::NOENT) => failed.hint(format!(
+                "make the directory first: mkdir -p {}",
+                text::shell_path(dir)
+            )),
+            _ => failed,
+        }
+    }
+
     /// The store at `store` refused something; `action` completes "cannot …".
     pub fn of_store(action: &str, store: &Path, error: &StoreError) -> Self {
         let failed = Self::new(format!("cannot {action}")).caused_by(error);
@@ -153,6 +166,7 @@ impl CliError {
             | StoreError::LogDamaged { .. }
             | StoreError::LogTailLost { .. }
             | StoreError::LogUnrepairable { .. } => Exit::Integrity,
+            StoreError::NotAStore if has_blocks(store) => Exit::Integrity,
             _ => Exit::Failed,
         };
         match hint_of_store(error, store) {
@@ -209,10 +223,7 @@ fn hint_of_io(error: &io::Error, path: &Path) -> Option<String> {
              \"$(findmnt -no TARGET -T {place})\""
         ),
         Errno::NOSPC | Errno::DQUOT => format!("make room there (see: df -h {place}), then repeat"),
-        Errno::FBIG => {
-            "a limit on the size of files is in the way; lift it with: ulimit -f unlimited"
-                .to_owned()
-        }
+        Errno::FBIG => hint_of_size(getrlimit(Resource::Fsize).current.is_some()),
         Errno::IO | Errno::REMOTEIO => {
             "that disk itself reports errors (see: dmesg | tail); use another one".to_owned()
         }
@@ -227,6 +238,24 @@ fn hint_of_io(error: &io::Error, path: &Path) -> Option<String> {
     Some(hint)
 }
 
+/// What to do about a file that got too long; `limited` if this process may not write
+/// files of any length.
+fn hint_of_size(limited: bool) -> String {
+    if limited {
+        "a limit on the size of files is in the way; to lift it: ulimit -f unlimited".to_owned()
+    } else {
+        "that file system takes no file of this size (FAT32: 4 GiB); use one that does, for \
+         example exFAT or ext4"
+            .to_owned()
+    }
+}
+
+/// Whether there are blocks, so that a store without its log is a damaged one.
+fn has_blocks(store: &Path) -> bool {
+    let sealed = std::fs::read_dir(store.join("blocks/sealed"));
+    sealed.is_ok_and(|mut shards| shards.next().is_some())
+}
+
 fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
     let place = text::shell_path(store);
     let hint = match error {
@@ -234,6 +263,11 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
         StoreError::Full { .. } => format!(
             "what was reported as saved is safe; make room (see: df -h {place}) or use a store \
              on another disk, then repeat"
+        ),
+        StoreError::NotAStore | StoreError::NotEmpty { .. } if has_blocks(store) => format!(
+            "there was a store: its blocks are here, the log that says what is in them is gone. \
+             Delete nothing, and copy the directory log back from wherever there is a copy; see: \
+             asl store verify --store {place}"
         ),
         StoreError::NotAStore => {
             format!("check the path, or make a store there: asl store init {place}")
@@ -386,11 +420,7 @@ mod tests {
                 1,
                 "remount,rw",
             ),
-            (
-                StoreError::io("write", "x")(errno(Errno::FBIG)),
-                1,
-                "ulimit -f",
-            ),
+            (StoreError::io("write", "x")(errno(Errno::FBIG)), 1, "FAT32"),
             (
                 StoreError::io("write", "x")(errno(Errno::DQUOT)),
                 1,
@@ -405,6 +435,12 @@ mod tests {
                 "{object:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_limit_of_ours_and_one_of_the_file_system_have_different_hints() {
+        assert!(hint_of_size(true).contains("ulimit -f"));
+        assert!(hint_of_size(false).contains("FAT32"));
     }
 
     #[test]

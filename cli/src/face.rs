@@ -17,6 +17,9 @@ use crate::error::{CliError, Result};
 use crate::report::{Report, Style};
 use crate::text;
 
+/// Files that are warned of one by one.
+const PROBLEMS_SHOWN: usize = 3;
+
 /// One run of a program.
 pub struct Face {
     /// Where output goes.
@@ -92,10 +95,20 @@ impl Face {
                  is not shown"
             )),
         }
-        for problem in handle.problems() {
+        let problems = handle.problems();
+        for problem in problems.iter().take(PROBLEMS_SHOWN) {
             self.report.warn(&format!(
-                "{}: {}; what only this file names is not found (see: asl store verify)",
+                "{}: {}; what only this file names is not found",
                 problem.path, problem.what
+            ));
+        }
+        if let Some(more @ 1..) = problems.len().checked_sub(PROBLEMS_SHOWN) {
+            self.report.warn(&format!("so are {more} more files"));
+        }
+        if !problems.is_empty() {
+            let place = text::shell_path(path);
+            self.report.note(&format!(
+                "to see what is damaged: asl store verify --store {place}"
             ));
         }
         Ok((path, handle))
@@ -139,6 +152,27 @@ impl Face {
         })?;
         Ok(())
     }
+}
+
+/// Refuses to write a file of the user's into the store: there it would be in the way.
+pub fn outside_store(store: &Path, file: &Path) -> Result<()> {
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let inside = match (fs::canonicalize(store), fs::canonicalize(dir)) {
+        (Ok(store), Ok(dir)) => dir.starts_with(store),
+        _ => false,
+    };
+    if inside {
+        return Err(CliError::usage(format!(
+            "{} lies in the store {}",
+            text::path(file),
+            text::path(store)
+        ))
+        .hint("name a file outside of it"));
+    }
+    Ok(())
 }
 
 fn open_error(path: &Path, error: &StoreError) -> CliError {

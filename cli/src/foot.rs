@@ -10,18 +10,21 @@
 //! line does not tell how wide the terminal at its other end is.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use indicatif::TermLike;
-use rustix::termios::tcgetwinsize;
 
-/// Columns and rows of a terminal that does not say how large it is.
-const UNKNOWN_SIZE: (u16, u16) = (80, 24);
+use crate::wrap::size_of;
 
 /// The foot of the terminal that standard error is. To indicatif it is a terminal
 /// that is one column and one row smaller.
-#[derive(Debug, Default)]
-pub struct Foot(Mutex<State>);
+#[derive(Debug)]
+pub struct Foot {
+    state: Mutex<State>,
+    /// Set when the program had been stopped: what a shell wrote meanwhile is kept.
+    continued: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -55,17 +58,18 @@ impl State {
     }
 }
 
-/// Columns and rows, as they are now.
-fn size() -> (u16, u16) {
-    match tcgetwinsize(io::stderr()) {
-        Ok(size) if size.ws_col > 1 && size.ws_row > 1 => (size.ws_col, size.ws_row),
-        _ => UNKNOWN_SIZE,
-    }
-}
-
 impl Foot {
+    /// A foot with nothing in it; `continued` is set whenever the program goes on after
+    /// a stop.
+    pub fn new(continued: Arc<AtomicBool>) -> Self {
+        Self {
+            state: Mutex::default(),
+            continued,
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0
+        self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -75,13 +79,13 @@ impl TermLike for Foot {
     fn width(&self) -> u16 {
         let mut state = self.state();
         if state.frame.is_empty() {
-            state.columns = size().0 - 1;
+            state.columns = size_of(io::stderr()).0 - 1;
         }
         state.columns
     }
 
     fn height(&self) -> u16 {
-        size().1 - 1
+        size_of(io::stderr()).1 - 1
     }
 
     fn write_str(&self, s: &str) -> io::Result<()> {
@@ -90,7 +94,11 @@ impl TermLike for Foot {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let out = self.state().redraw();
+        let mut state = self.state();
+        if self.continued.swap(false, Ordering::Relaxed) {
+            state.drawn = 0;
+        }
+        let out = state.redraw();
         io::stderr().write_all(out.as_bytes())
     }
 

@@ -20,3 +20,4 @@ pub mod report;
 pub mod signal;
 pub mod start;
 pub mod text;
+pub mod wrap;

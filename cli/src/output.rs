@@ -66,7 +66,8 @@ impl Output {
                     std::process::id()
                 );
                 let part = target.with_file_name(part);
-                let file = File::create(&part).map_err(failed)?;
+                let new = |error| CliError::of_new_file(path, &error);
+                let file = File::create(&part).map_err(new)?;
                 Ok(Self::of(Sink::Beside(file, target, part)))
             }
         }

@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use asl_capture::inventory::{SystemPaths, describe_mount, unmounted_mountpoint};
@@ -101,6 +101,17 @@ pub enum Refusal {
     /// Something that is no directory has this path.
     #[error("{} is a file, not a directory", text::path(.0))]
     NotADirectory(PathBuf),
+    /// A disk, where a directory on it is meant.
+    #[error("{} is a disk, not a directory on one", text::path(.0))]
+    Disk(PathBuf),
+    /// Another store is around it.
+    #[error("{} lies in another store: {}", text::path(path), text::path(store))]
+    InStore {
+        /// The path as given.
+        path: PathBuf,
+        /// The store that it is in.
+        store: PathBuf,
+    },
     /// A mountpoint without its disk.
     #[error("nothing is mounted on {}", text::path(.0))]
     Unmounted(PathBuf),
@@ -154,6 +165,15 @@ impl Refusal {
                 "name a directory beside it: asl store init {}",
                 text::shell_path(&path.with_file_name("rescue"))
             ),
+            Self::Disk(path) => format!(
+                "mount its file system, then make the store there: mount {} /mnt && asl store \
+                 init /mnt/rescue",
+                text::shell_path(path)
+            ),
+            Self::InStore { store, .. } => format!(
+                "use that one (asl store info --store {}), or name a directory outside of it",
+                text::shell_path(store)
+            ),
             Self::Unmounted(place) => format!(
                 "mount the disk there first: mount /dev/DISK {} (asl disks lists them); if you \
                  really mean the directory itself, add --unmounted-ok",
@@ -203,8 +223,18 @@ pub struct Allowed {
 /// Looks a place up without writing anything: `path` may not exist yet. What only
 /// trying can tell is assumed for the best.
 pub fn survey(system: &SystemPaths, path: &Path, allowed: Allowed) -> Result<Destination, Refusal> {
-    if path.exists() && !path.is_dir() {
-        return Err(Refusal::NotADirectory(path.to_owned()));
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.file_type().is_block_device() => {
+            return Err(Refusal::Disk(path.to_owned()));
+        }
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(Refusal::NotADirectory(path.to_owned()));
+        }
+        _ => {}
+    }
+    if let Some(store) = store_around(path) {
+        let path = path.to_owned();
+        return Err(Refusal::InStore { path, store });
     }
     if !allowed.unmounted
         && let Some(place) = unmounted_mountpoint(system, path)
@@ -258,6 +288,15 @@ pub fn survey(system: &SystemPaths, path: &Path, allowed: Allowed) -> Result<Des
         file_size_limit_bytes: [type_limit, own_limit].into_iter().flatten().min(),
         fs_type,
     })
+}
+
+/// The store that a directory lies in, other than itself.
+fn store_around(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut above = absolute.ancestors().skip(1);
+    above
+        .find(|dir| dir.join("blocks/sealed").is_dir())
+        .map(Path::to_path_buf)
 }
 
 fn existing_ancestor(path: &Path) -> PathBuf {

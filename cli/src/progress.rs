@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::foot::Foot;
 use crate::report::{Report, Style, talk};
+use crate::signal::{self, StopRequest};
 use crate::text;
 
 /// Between lines where there is no terminal.
@@ -41,6 +42,8 @@ pub struct Display<'a> {
     bar: Option<ProgressBar>,
     /// Where a capture goes, to say what is free there.
     destination: Option<PathBuf>,
+    /// Whether somebody asked the capture to stop.
+    stop: Option<StopRequest>,
     state: Mutex<State>,
 }
 
@@ -91,7 +94,7 @@ impl<'a> Display<'a> {
             let bar = ProgressBar::with_draw_target(
                 None,
                 ProgressDrawTarget::term_like_with_hz(
-                    Box::new(Foot::default()),
+                    Box::new(Foot::new(signal::continued())),
                     REDRAWS_PER_SECOND,
                 ),
             );
@@ -111,14 +114,17 @@ impl<'a> Display<'a> {
             report,
             bar,
             destination: None,
+            stop: None,
             state: Mutex::new(state),
         }
     }
 
-    /// A display that also says what is free at `destination`.
-    pub fn with_destination(report: &'a Report, destination: &Path) -> Self {
+    /// A display of a capture, which also says what is free at `destination` and that
+    /// it heard the request to stop.
+    pub fn of_capture(report: &'a Report, destination: &Path, stop: StopRequest) -> Self {
         Self {
             destination: Some(destination.to_owned()),
+            stop: Some(stop),
             ..Self::new(report)
         }
     }
@@ -389,7 +395,12 @@ impl Observer for Display<'_> {
 
     fn finishing(&self) {
         if let Some(bar) = &self.bar {
-            bar.set_message("reading is over; writing what it gave");
+            bar.set_message(match &self.stop {
+                Some(stop) if stop.is_made() => {
+                    "stopping: saving what was read (Ctrl-C again does not wait for that)"
+                }
+                _ => "reading is over; saving what it gave",
+            });
             bar.tick();
         }
     }

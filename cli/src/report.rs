@@ -5,13 +5,14 @@
 //! warnings, progress) goes to standard error and may be lost without harm: a
 //! terminal that was closed does not stop a capture.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{CliError, Result};
 use crate::text;
+use crate::wrap::{Lines, for_stderr};
 
 /// How standard output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,10 @@ impl Report {
         self.style == Style::Human
     }
 
+    fn stdout(&self) -> BufWriter<Lines> {
+        BufWriter::new(Lines::stdout(!self.is_human()))
+    }
+
     /// Whether progress is to be shown.
     pub fn shows_progress(&self) -> bool {
         !self.quiet
@@ -84,7 +89,7 @@ impl Report {
 
     /// Prints the result.
     pub fn result(&self, outcome: &impl Outcome) -> Result<()> {
-        let mut out = BufWriter::new(io::stdout());
+        let mut out = self.stdout();
         let written = match self.style {
             Style::Human => outcome.show(&mut out),
             Style::Json | Style::Events => to_line(&mut out, outcome),
@@ -108,7 +113,7 @@ impl Report {
     /// Begins a result that is a list too long for memory.
     pub fn list(&self, name: &'static str, item: &'static str) -> Result<List> {
         let mut list = List {
-            out: BufWriter::new(io::stdout()),
+            out: self.stdout(),
             style: self.style,
             item,
             count: 0,
@@ -137,7 +142,7 @@ impl Report {
 /// A result that is printed item by item: `{"name": [item, …], "count": n}`, or one
 /// line each.
 pub struct List {
-    out: BufWriter<Stdout>,
+    out: BufWriter<Lines>,
     style: Style,
     item: &'static str,
     count: u64,
@@ -190,14 +195,14 @@ impl List {
         error
     }
 
-    fn put(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) -> Result<()> {
+    fn put(&mut self, write: impl FnOnce(&mut BufWriter<Lines>) -> io::Result<()>) -> Result<()> {
         write(&mut self.out).map_err(|error| CliError::of_stdout(&error))
     }
 }
 
-/// Writes one line to standard error; nobody may be there to read it.
-pub fn talk(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// Writes lines to standard error; nobody may be there to read them.
+pub fn talk(lines: &str) {
+    let _ = writeln!(io::stderr(), "{}", for_stderr(lines));
 }
 
 fn to_line(out: &mut dyn Write, object: &impl Serialize) -> io::Result<()> {

@@ -1,11 +1,12 @@
 //! What signals do: Ctrl-C and SIGTERM ask for a clean stop, a second Ctrl-C
-//! kills, SIGHUP stops nothing, and a file size limit is an error like any other.
+//! kills, SIGHUP stops nothing, a file size limit is an error like any other, and
+//! whoever was stopped with Ctrl-Z is told when it goes on.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::error::{CliError, Result};
@@ -33,6 +34,14 @@ impl StopRequest {
 pub fn survive_file_size_limit() {
     // Where this cannot be had, the limit kills: the store recovers from that too.
     let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// A flag that is set when the program goes on after it was stopped (Ctrl-Z, then `fg`).
+pub fn continued() -> Arc<AtomicBool> {
+    let continued = Arc::new(AtomicBool::new(false));
+    // Where this cannot be had, a display is drawn over what the shell wrote.
+    let _ = flag::register(SIGCONT, continued.clone());
+    continued
 }
 
 /// Turns Ctrl-C and SIGTERM into a request, from here on.

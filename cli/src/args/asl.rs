@@ -109,7 +109,7 @@ pub struct StoreInit {
     #[arg(long, value_name = "SIZE")]
     pub small_threshold: Option<Size>,
 
-    /// Most artifacts in one block [default: 65536]
+    /// Artifacts in one block, at most [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_packed: Option<u32>,
 

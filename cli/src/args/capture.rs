@@ -47,6 +47,9 @@ pub enum CaptureCommand {
   asl-capture disk /dev/sdX --resume --retries 3
   asl-capture disk disk.img --new
 
+Stop it with Ctrl-C whenever you must: what was read is kept, and the same
+command goes on. So it does after a power cut, or when the disk comes back.
+
 Exit codes: 0 every byte was read; 3 finished, some bytes are unreadable;
 1 stopped early: the same command goes on.")]
 pub struct CaptureDisk {
@@ -69,7 +72,7 @@ pub struct CaptureDisk {
     #[arg(long, value_name = "LIST")]
     pub passes: Option<PassSelection>,
 
-    /// Leave stretches for later that read slower than this a second; 0 for none
+    /// Leave for later what reads slower than this a second; 0: nothing
     #[arg(long, value_name = "SIZE")]
     pub min_read_rate: Option<Size>,
 

@@ -16,13 +16,14 @@ use asl_capture::pass::{MinReadRate, PlanOptions, Stage};
 use asl_capture::reader::{Clock, Control, EndReason, Limits};
 use asl_capture::session::{self, Capture};
 use asl_store::{StoreHandle, WriteOptions};
+use rustix::fs::{Access, access};
 
 use super::captures::{CaptureResult, failed, result_of};
 use super::export;
 use crate::args::{CaptureDisk, CaptureFinish};
 use crate::console;
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, now};
+use crate::face::{Face, now, outside_store};
 use crate::progress::Display;
 use crate::signal;
 use crate::text;
@@ -74,6 +75,12 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
             .hint("use another disk, so that nothing is written to this one (see: asl disks)"));
         }
     }
+    for file in [args.map_out.as_deref(), args.image_out.as_deref()]
+        .into_iter()
+        .flatten()
+    {
+        check_output(store_path, &args.source, file)?;
+    }
     let Opened { source, warnings } = open_source(
         &args.source,
         &OpenOptions {
@@ -112,11 +119,9 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
         .into_iter()
         .next();
     if args.resume && resume.is_none() {
-        return Err(CliError::new(format!(
-            "the store has no capture of {} to go on with",
-            text::path(&args.source)
-        ))
-        .hint("leave out --resume to begin one, or see: asl captures"));
+        let complete = session::complete_of(handle, identity, &geometry)
+            .map_err(|error| lib_failed(&error))?;
+        return Err(nothing_to_resume(&args.source, path, complete.first()));
     }
     if let Some(capture) = &resume {
         announce_resume(face, capture);
@@ -143,7 +148,7 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
         face.report.note(advice);
     }
     let store = writer.handle().clone();
-    let display = Display::with_destination(&face.report, path);
+    let display = Display::of_capture(&face.report, path, stop.clone());
     let clock = Arc::new(SystemClock(Instant::now()));
     let control = Arc::new(Control::with_flag(stop.flag()));
     let report = capture_disk(
@@ -252,6 +257,48 @@ fn plan(args: &CaptureDisk, geometry: &Geometry) -> Result<PlanOptions> {
     Ok(plan)
 }
 
+fn nothing_to_resume(source: &Path, store: &Path, complete: Option<&Capture>) -> CliError {
+    let (source, store) = (text::path(source), text::shell_path(store));
+    let Some(capture) = complete else {
+        return CliError::new(format!(
+            "the store has no capture of {source} to go on with"
+        ))
+        .hint(format!(
+            "leave out --resume to begin one, or see: asl captures --store {store}"
+        ));
+    };
+    let id = &capture.session.to_string()[..8];
+    CliError::new(format!(
+        "nothing is left to read: capture {id} has every byte of {source}"
+    ))
+    .hint(format!(
+        "get it back: asl export {id} FILE --sparse --store {store}; to read the disk anew: --new"
+    ))
+}
+
+/// Refuses, before hours of reading, a file that could not be written after them.
+fn check_output(store: &Path, source: &Path, file: &Path) -> Result<()> {
+    let shown = text::path(file);
+    outside_store(store, file)?;
+    if file.is_dir() {
+        return Err(CliError::usage(format!("{shown} is a directory")).hint("name a file in it"));
+    }
+    if let (Ok(source), Ok(file)) = (fs::canonicalize(source), fs::canonicalize(file))
+        && source == file
+    {
+        return Err(CliError::usage(format!(
+            "{shown} is what is to be read; it would be overwritten"
+        ))
+        .hint("choose another name"));
+    }
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    access(dir, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|errno| CliError::of_new_file(file, &errno.into()))
+}
+
 fn announce_resume(face: &Face, capture: &Capture) {
     let id = capture.session.to_string();
     let label = capture
@@ -287,7 +334,7 @@ fn write_map(file: &Path, store: &StoreHandle, report: &DiskReport) -> Result<()
             report.session
         )],
     );
-    fs::write(file, text).map_err(|error| CliError::of_io("write", file, &error))
+    fs::write(file, text).map_err(|error| CliError::of_new_file(file, &error))
 }
 
 fn write_image(face: &Face, path: &Path, report: &DiskReport, file: &Path) -> Result<()> {

@@ -196,7 +196,7 @@ impl CaptureResult {
         }
         match (&self.stopped, self.complete, self.unreadable_bytes) {
             (Some(why), ..) => format!(
-                "stopped ({why}), {} never read",
+                "stopped ({why}), {} not read yet",
                 text::size(self.untried_bytes)
             ),
             (None, true, _) => "every byte was read".to_owned(),
@@ -205,6 +205,16 @@ impl CaptureResult {
                 text::size(bad),
                 text::count(self.unreadable.len() as u64, "place")
             ),
+        }
+    }
+
+    /// The same in 23 columns, for a list.
+    fn brief(&self) -> String {
+        let settled = self.damage.is_some() || self.complete;
+        match (self.untried_bytes, self.unreadable_bytes) {
+            (left @ 1.., _) if !settled => format!("{} not read yet", text::size(left)),
+            (_, bad @ 1..) if !settled => format!("{} unreadable", text::size(bad)),
+            _ => self.verdict(),
         }
     }
 
@@ -322,11 +332,12 @@ impl Outcome for Line {
         let it = &self.0;
         writeln!(
             out,
-            "{}  {:>9}  {:24}  {}",
+            "{}  {:10}  {:>10}  {:20}  {}",
             &it.capture[..8],
+            it.started.get(..10).unwrap_or_default(),
             text::size(it.source.size_bytes),
-            text::fit(&it.name(), 24),
-            text::fit(&it.verdict(), 79 - 8 - 9 - 24 - 6)
+            text::fit(&it.name(), 20),
+            text::fit(&it.brief(), 23)
         )
     }
 }
@@ -345,7 +356,9 @@ pub fn failed(action: &str, path: &Path, error: &asl_capture::Error) -> CliError
             &id[..id.len().min(8)]
         )),
         E::OtherSource { .. } => of().hint("connect the disk that was captured, or begin anew with --new"),
-        E::Manifest(_) | E::Notes { .. } => of().exit(Exit::Integrity).hint(format!("asl store verify --store {store}")),
+        E::Manifest(_) | E::Notes { .. } => of()
+            .exit(Exit::Integrity)
+            .hint(format!("see what is damaged: asl store verify --store {store}")),
         E::Range { .. } => of().exit(Exit::Usage).hint("see its size: asl show CAPTURE"),
         _ => of(),
     }
@@ -377,12 +390,13 @@ pub fn list(face: &Face) -> Result {
             .note("no captures yet; make one: asl-capture disk /dev/sdX");
     }
     list.finish()?;
-    Ok(told(face, path, exit))
+    Ok(told(face, path, &store, exit))
 }
 
 /// Says where to look when something is damaged.
-fn told(face: &Face, path: &Path, exit: Exit) -> Exit {
-    if exit == Exit::Unreadable {
+fn told(face: &Face, path: &Path, store: &StoreHandle, exit: Exit) -> Exit {
+    // Where files are missing, that was said when the store was opened.
+    if exit == Exit::Unreadable && store.problems().is_empty() {
         let store = text::shell_path(path);
         face.report.note(&format!(
             "what is damaged, and where: asl store verify --store {store}"
@@ -407,5 +421,5 @@ pub fn show(face: &Face, args: &Show) -> Result {
         None => Exit::Complete,
     };
     face.report.result(&result)?;
-    Ok(told(face, path, exit))
+    Ok(told(face, path, &store, exit))
 }

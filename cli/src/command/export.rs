@@ -21,10 +21,13 @@ use serde::Serialize;
 use super::captures::failed;
 use crate::args::Export;
 use crate::error::{CliError, Exit, Result};
-use crate::face::Face;
+use crate::face::{Face, outside_store};
 use crate::progress::Display;
 use crate::report::Outcome;
 use crate::text;
+
+/// Damaged places that are printed for people; all of them are in JSON.
+const RUNS_SHOWN: usize = 8;
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -60,16 +63,29 @@ impl Outcome for Exported {
                 )?;
             }
         }
-        for (start, len, what) in self.damaged.iter().take(20) {
-            writeln!(
-                out,
-                "  damaged: bytes {start} to {}: {}",
-                start + len - 1,
-                text::visible(what)
-            )?;
+        let runs = runs(&self.damaged);
+        for (start, len, what) in runs.iter().take(RUNS_SHOWN) {
+            let end = start + len - 1;
+            writeln!(out, "  bytes {start} to {end}: {}", text::visible(what))?;
         }
-        Ok(())
+        match runs.len().checked_sub(RUNS_SHOWN) {
+            Some(more @ 1..) => writeln!(out, "  and {more} more (all of them: --json)"),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Damaged places that follow each other, as one: start, length, and what is wrong with
+/// the first of it.
+fn runs(damaged: &[(u64, u64, String)]) -> Vec<(u64, u64, &str)> {
+    let mut runs: Vec<(u64, u64, &str)> = Vec::new();
+    for (start, len, what) in damaged {
+        match runs.last_mut() {
+            Some((first, run, _)) if *first + *run == *start => *run += len,
+            _ => runs.push((*start, *len, what)),
+        }
+    }
+    runs
 }
 
 fn outcome(
@@ -137,6 +153,8 @@ pub fn run(face: &Face, args: &Export) -> Result {
                 .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
             (report, args.dest.display().to_string())
         } else {
+            outside_store(path, &args.dest)?;
+            not_captured(&store, &args.dest)?;
             let report = to_file(
                 &store,
                 &manifest,
@@ -245,7 +263,8 @@ fn to_file(
         _ => {}
     }
     let part = part_path(dest)?;
-    let written = write_part(store, manifest, &part, options, display, lib_failed);
+    let to = Part { dest, path: &part };
+    let written = to.write(store, manifest, options, display, lib_failed);
     let report = written.inspect_err(|_| {
         // Half an image under another name helps nobody.
         let _ = fs::remove_file(&part);
@@ -263,29 +282,61 @@ fn part_path(dest: &Path) -> Result<PathBuf> {
     Ok(dest.with_file_name(part))
 }
 
-fn write_part(
-    store: &StoreHandle,
-    manifest: &Manifest,
-    part: &Path,
-    options: &ExportOptions,
-    display: &Display<'_>,
-    lib_failed: &dyn Fn(&asl_capture::Error) -> CliError,
-) -> Result<ExportReport> {
-    let of_io = |action, error: &io::Error| CliError::of_io(action, part, error);
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(part)
-        .map_err(|error| of_io("create", &error))?;
-    file.set_len(options.range.end.saturating_sub(options.range.start))
-        .map_err(|error| of_io("extend", &error))?;
-    let report =
-        export_to_file(store, manifest, &file, options, display).map_err(|error| match &error {
-            asl_capture::Error::Destination { source, .. } => of_io("write", source),
-            error => lib_failed(error),
-        })?;
-    file.sync_all().map_err(|error| of_io("sync", &error))?;
-    Ok(report)
+/// The file that is to get a name when it is whole, under the one it has until then.
+struct Part<'a> {
+    dest: &'a Path,
+    path: &'a Path,
+}
+
+impl Part<'_> {
+    fn write(
+        &self,
+        store: &StoreHandle,
+        manifest: &Manifest,
+        options: &ExportOptions,
+        display: &Display<'_>,
+        lib_failed: &dyn Fn(&asl_capture::Error) -> CliError,
+    ) -> Result<ExportReport> {
+        let of_io = |error: &io::Error| CliError::of_new_file(self.dest, error);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(self.path)
+            .map_err(|error| of_io(&error))?;
+        file.set_len(options.range.end.saturating_sub(options.range.start))
+            .map_err(|error| of_io(&error))?;
+        let report =
+            export_to_file(store, manifest, &file, options, display).map_err(
+                |error| match &error {
+                    asl_capture::Error::Destination { source, .. } => of_io(source),
+                    error => lib_failed(error),
+                },
+            )?;
+        file.sync_all().map_err(|error| of_io(&error))?;
+        Ok(report)
+    }
+}
+
+/// Refuses a file from which something in the store was captured: an export is no
+/// reason to lose the original.
+fn not_captured(store: &StoreHandle, dest: &Path) -> Result<()> {
+    let Ok(file) = fs::canonicalize(dest) else {
+        return Ok(());
+    };
+    let captures = session::list(store)
+        .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
+    let is_source = |source: &str| Path::new(source) == file;
+    let mut files = captures
+        .iter()
+        .filter_map(|capture| capture.begun.source.backing_file.as_deref());
+    if files.any(is_source) {
+        return Err(CliError::new(format!(
+            "{} was captured into this store; it is not overwritten",
+            text::path(dest)
+        ))
+        .hint("choose another name"));
+    }
+    Ok(())
 }
 
 /// Opens a disk to be overwritten, after every check that can be made.

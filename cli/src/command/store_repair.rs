@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use asl_store::{RepairOptions, RepairReport, repair};
+use asl_store::{RepairOptions, RepairReport, StoreHandle, repair};
 use serde::Serialize;
 
 use crate::args::StoreRepair;
@@ -115,9 +115,18 @@ pub fn run(face: &Face, args: &StoreRepair) -> Result {
         ..RepairOptions::default()
     };
     let action = format!("repair the store {}", text::path(path));
-    let report = repair(vfs, context()?, &options)
-        .map_err(|error| CliError::of_store(&action, path, &error))?;
-    let repaired = Repaired::from(report);
+    let failed = |error: &asl_store::Error| CliError::of_store(&action, path, error);
+    let report = repair(vfs.clone(), context()?, &options).map_err(|error| failed(&error))?;
+    let mut repaired = Repaired::from(report);
+    // What a reader misses now could not be made again.
+    let problems = StoreHandle::open(vfs)
+        .map_err(|error| failed(&error))?
+        .problems();
+    repaired.damage.extend(
+        problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.path, problem.what)),
+    );
     face.report.result(&repaired)?;
     if repaired.damage.is_empty() {
         return Ok(Exit::Complete);

@@ -130,6 +130,7 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
     let report = verified.map_err(|error| CliError::of_store(&action, path, &error))?;
     // Whatever is left of the store says what the damage hits.
     let store = StoreHandle::open(vfs).ok();
+    let opens = store.is_some();
     let hits = store.map_or(Ok(Vec::new()), |store| {
         hits(&store, &numbered(&report), unnamed(&report))
     });
@@ -147,19 +148,25 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
         return Ok(Exit::Complete);
     }
     if face.report.is_human() {
-        face.report.note(&advice(path, only_caches));
+        face.report.note(&advice(path, only_caches, opens));
     }
     Ok(Exit::Integrity)
 }
 
-fn advice(path: &Path, only_caches: bool) -> String {
+fn advice(path: &Path, only_caches: bool, opens: bool) -> String {
     let place = text::shell_path(path);
-    if only_caches {
+    if !opens {
+        format!(
+            "hint: the log says what is in the blocks, and nothing can be read without it. Delete \
+             nothing, and copy the directory log back from wherever there is a copy of {place}"
+        )
+    } else if only_caches {
         format!("hint: nothing is lost; to make the caches anew: asl store repair --store {place}")
     } else {
         format!(
             "hint: what is not listed is whole. While the disk still reads, capture it again into \
-             the same store: what is damaged is stored anew (asl-capture disk SOURCE --new --store {place})"
+             the same store, and what is damaged is stored anew: asl-capture disk SOURCE --new \
+             --store {place}"
         )
     }
 }

@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SLOWEST: &str = "19";
 /// What a kernel prints on its console when a disk fails.
 const FOREIGN: &str = "[ 1234.567890] I/O error, dev sdb, sector 4242 op 0x0:(READ)";
+/// What a shell writes when a program is stopped.
+const SHELL: &str = "[1]+  Stopped";
 /// What stands on the screen before the program runs.
 const BEFORE: &str = "a line from before";
 
@@ -184,10 +186,15 @@ impl Terminal {
         self.child.wait().unwrap().code()
     }
 
+    /// Everything that came, as it came.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.raw).into_owned()
+    }
+
     /// Last characters of the control sequences that came: `A`, `J` and `K` move up and
     /// erase, `m` colours.
     fn controls(&self) -> BTreeSet<char> {
-        let text = String::from_utf8_lossy(&self.raw);
+        let text = self.text();
         let sequences = text.split('\u{1b}').skip(1);
         sequences
             .map(|sequence| {
@@ -258,6 +265,30 @@ fn progress_is_redrawn_in_place_and_stays_whole() {
     assert!(!below.iter().any(|line| ours(line).is_some()), "{lines:#?}");
     assert!(!terminal.shown().contains("^C"), "{}", terminal.shown());
     assert_eq!(terminal.controls(), BTreeSet::from(['A', 'J', 'K']));
+}
+
+/// Ctrl-Z and `fg`: what the shell wrote meanwhile stays, the display goes on below it.
+#[test]
+fn progress_goes_on_below_what_a_shell_wrote() {
+    let room = Room::new(2 * LONG_MIB);
+    let slow = room.capture(&["--compression", SLOWEST]);
+    let mut terminal = Terminal::run(&slow, Some("linux"), SIZE, SIZE);
+    terminal.next_display();
+    let pid = Pid::from_child(&terminal.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    for _ in 0..6 {
+        terminal.foreign(SHELL);
+    }
+    let all = |terminal: &Terminal| terminal.shown().matches(SHELL).count() == 6;
+    assert!(terminal.until(all));
+    kill_process(pid, Signal::CONT).unwrap();
+    terminal.next_display();
+    terminal.next_display();
+    assert!(all(&terminal), "{}", terminal.shown());
+    terminal.typed("\x03");
+    assert_eq!(terminal.end(), Some(1), "{}", terminal.shown());
+    assert!(terminal.text().contains("stopping: saving what was read"));
+    assert!(!terminal.shown().contains("stopping: saving"));
 }
 
 /// A serial line that does not tell how wide the terminal at its other end is, and one
