@@ -21,6 +21,7 @@ use common::*;
 
 const ENODATA: i32 = 61;
 const ENODEV: i32 = 19;
+const ENXIO: i32 = 6;
 const EACCES: i32 = 13;
 
 fn threaded() -> DiskOptions {
@@ -79,7 +80,7 @@ fn a_disk_that_vanishes_at_any_read_is_resumed() {
         let clean = flaky().build();
         finish(&fresh(), &clean, 2, &options);
         for reads in 0..clean.total_reads() {
-            let errno = if reads % 2 == 0 { 0 } else { ENODEV };
+            let errno = [0, ENODEV, ENXIO][reads as usize % 3];
             let disk = flaky().gone_after(reads).gone_errno(errno).build();
             let vfs = fresh();
             let first = run(&vfs, &disk, 2, &options).unwrap();

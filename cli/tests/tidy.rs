@@ -158,3 +158,29 @@ fn pages_link_only_to_what_is_there() {
     }
     assert!(count > 10, "{count}");
 }
+
+/// FAT, exFAT and many network file systems have no hard links. A store is as good
+/// there as anywhere, since none is ever asked for.
+#[test]
+fn nothing_asks_for_hard_links() {
+    let verbs = ["hard_link", "::linkat(", "fs::link(", "symlink("];
+    let of_programs = |file: &&String| {
+        let source = file.contains("/src/") && file.ends_with(".rs");
+        source && !file.contains("/tests")
+    };
+    let files = files();
+    let mut count = 0;
+    for file in files.iter().filter(of_programs) {
+        let text = read(file);
+        // What follows a file's own tests is of them.
+        let code = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or_default();
+        for verb in verbs {
+            assert!(!code.contains(verb), "{file}: {verb}");
+        }
+        count += 1;
+    }
+    assert!(count > 50, "{count}");
+}

@@ -56,7 +56,7 @@ impl Room {
     }
 
     /// Exports the capture and compares it with the image.
-    fn assert_exported(&self, id: &str) {
+    pub fn assert_exported(&self, id: &str) {
         let out = self.dir.path().join("out.img");
         let output = program("asl")
             .args(["export", id])
@@ -99,15 +99,18 @@ pub fn refused(command: &mut Command, exit: i32) -> Value {
 }
 
 /// A slow capture that has begun to read, and its events.
-struct Running {
+pub struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Running {
-    fn start(room: &Room) -> Self {
-        let mut child = room
-            .capture(&["--events", "--compression", SLOW])
+    pub fn start(room: &Room) -> Self {
+        Self::of(&room.disk(), &room.store())
+    }
+
+    pub fn of(source: &Path, store: &Path) -> Self {
+        let mut child = capture(source, store, &["--events", "--compression", SLOW])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -127,7 +130,7 @@ impl Running {
     }
 
     /// The last line and the exit code.
-    fn end(mut self) -> (Option<Value>, Option<i32>) {
+    pub fn end(mut self) -> (Option<Value>, Option<i32>) {
         let last = self.lines.by_ref().map(|line| line.unwrap()).last();
         let status = self.child.wait().unwrap();
         (

@@ -3,6 +3,8 @@
 mod alone;
 mod capture;
 mod contract;
+mod devices;
+mod full;
 mod harm;
 mod place;
 mod programs;

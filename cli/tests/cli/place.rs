@@ -28,7 +28,7 @@ impl Mount {
         Self { at, _room: room }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.at.join(name).to_string_lossy().into_owned()
     }
 }
@@ -47,7 +47,7 @@ pub fn skipped() -> bool {
     !is_root()
 }
 
-fn json(output: &std::process::Output) -> serde_json::Value {
+pub fn json(output: &std::process::Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", shown(output)))
 }
 
