@@ -315,8 +315,7 @@ impl StoreHandle {
             scratch.raw = self.get_record(record)?;
             return Ok(&scratch.raw);
         }
-        let (open, info) = self.read_frame_into(record, &mut scratch.frame)?;
-        let stored = &scratch.frame[format::frame_header::LEN..];
+        let (open, info, stored) = self.read_frame_into(record, &mut scratch.frame)?;
         scratch
             .decoder
             .decode(&info, stored, &mut scratch.raw)
@@ -326,21 +325,25 @@ impl StoreHandle {
     /// Reads the frame that an index entry points to.
     fn read_frame(&self, record: &IndexRecord) -> Result<(Arc<OpenFile>, FrameInfo, Vec<u8>)> {
         let mut bytes = Vec::new();
-        let (open, info) = self.read_frame_into(record, &mut bytes)?;
+        let (open, info, _) = self.read_frame_into(record, &mut bytes)?;
         bytes.drain(..format::frame_header::LEN);
         Ok((open, info, bytes))
     }
 
-    /// Reads header and stored bytes of a frame into `bytes`.
-    fn read_frame_into(
+    /// Reads header and stored bytes of a frame into `bytes`, which grows and never shrinks:
+    /// growing costs the clearing of what is then read over. Gives the stored bytes.
+    fn read_frame_into<'a>(
         &self,
         record: &IndexRecord,
-        bytes: &mut Vec<u8>,
-    ) -> Result<(Arc<OpenFile>, FrameInfo)> {
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<(Arc<OpenFile>, FrameInfo, &'a [u8])> {
         let open = self.open_file(record.block)?;
         let len =
             format::frame_header::LEN + record.stored_len.min(format::FRAME_STORED_MAX) as usize;
-        bytes.resize(len, 0);
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        let bytes = &mut bytes[..len];
         let damaged = |what: &str| Error::damaged(&open.path, record.offset.into(), what);
         match read_exact_at(&*open.file, record.offset.into(), bytes) {
             Ok(()) => {}
@@ -361,7 +364,7 @@ impl StoreHandle {
         if found != expected || !info.is_artifact() {
             return Err(damaged("not the artifact that the index expects"));
         }
-        Ok((open, info))
+        Ok((open, info, &bytes[format::frame_header::LEN..]))
     }
 
     /// The notes of a block in the order they were written, checked.
