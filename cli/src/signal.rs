@@ -1,13 +1,16 @@
 //! What signals do: Ctrl-C and SIGTERM ask for a clean stop, a second Ctrl-C
 //! kills, SIGHUP stops nothing, a file size limit is an error like any other, and
-//! whoever was stopped with Ctrl-Z is told when it goes on.
+//! whoever was stopped with Ctrl-Z is told when it goes on. Half a file is removed.
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::flag;
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::{flag, low_level};
 
 use crate::error::{CliError, Result};
 
@@ -42,6 +45,36 @@ pub fn continued() -> Arc<AtomicBool> {
     // Where this cannot be had, a display is drawn over what the shell wrote.
     let _ = flag::register(SIGCONT, continued.clone());
     continued
+}
+
+/// Watches for Ctrl-C and SIGTERM while a file is written that nobody can use before it
+/// is whole.
+#[derive(Debug)]
+pub struct Watch(Option<Handle>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.close();
+        }
+    }
+}
+
+/// Removes `file` when the program is stopped, and then ends as it would have.
+pub fn remove_when_stopped(file: &Path) -> Watch {
+    // Where this cannot be had, the file stays behind.
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
+        return Watch(None);
+    };
+    let handle = signals.handle();
+    let file = file.to_owned();
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = fs::remove_file(&file);
+            let _ = low_level::emulate_default_handler(signal);
+        }
+    });
+    Watch(Some(handle))
 }
 
 /// Turns Ctrl-C and SIGTERM into a request, from here on.

@@ -10,6 +10,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::io::Errno;
+
 /// Characters that move the cursor, colour the screen or reorder what is read.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -126,6 +128,21 @@ pub fn time(unix_ns: i64) -> String {
     }
 }
 
+/// What a disk meant by refusing a read, by the errno that the kernel makes of it
+/// (`blk_errors` in block/blk-core.c).
+pub fn read_error(errno: i32) -> String {
+    let words = match Errno::from_raw_os_error(errno) {
+        Errno::NODATA => "medium error",
+        Errno::IO => "input/output error",
+        Errno::TIMEDOUT => "timed out",
+        Errno::REMOTEIO => "target error",
+        Errno::ILSEQ => "protection error",
+        Errno::NOLINK => "transport error",
+        _ => return format!("errno {errno}"),
+    };
+    format!("{words} (errno {errno})")
+}
+
 /// As much of `text` as fits `width` columns, marked where it was cut. One
 /// character is taken for one column.
 pub fn fit(text: &str, width: usize) -> String {
@@ -191,6 +208,13 @@ mod tests {
         assert_eq!(time(1_700_000_000_000_000_000), "2023-11-14T22:13:20Z");
         assert_eq!(time(-5), "before 1970");
         assert_eq!(time(i64::MAX), "2262-04-11T23:47:16Z");
+    }
+
+    #[test]
+    fn refused_reads_are_told_in_words() {
+        assert_eq!(read_error(61), "medium error (errno 61)");
+        assert_eq!(read_error(5), "input/output error (errno 5)");
+        assert_eq!(read_error(777), "errno 777");
     }
 
     #[test]

@@ -364,14 +364,14 @@ fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Res
     let mut result = result_of(&report.doc, unreadable_of(report));
     result.stopped = report.end.stopped().map(str::to_owned);
     let (words, bad_news) = next_step(&result, path, source, report.end);
-    result.hint = Some(words);
+    result.hint = Some(words.join("; "));
     let exit = exit_of(&result);
     match face.report.result(&result) {
         // Whoever read the result had enough of it: that changes nothing about the capture.
         Err(error) if error.silent => {}
         printed => printed?,
     }
-    if let (true, Some(words)) = (face.report.is_human(), &result.hint) {
+    for words in words.iter().filter(|_| face.report.is_human()) {
         if bad_news {
             face.report.warn(words);
         } else {
@@ -398,8 +398,8 @@ fn exit_of(result: &CaptureResult) -> Exit {
     }
 }
 
-/// What to do now, and whether that is bad news.
-fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (String, bool) {
+/// What can be done now, and whether that is bad news.
+fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (Vec<String>, bool) {
     let store = text::shell_path(store);
     let again = format!(
         "asl-capture disk {} --store {store}",
@@ -414,14 +414,16 @@ fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (
     let words = match end {
         End::Reading(EndReason::Finished) => {
             let words = if result.complete {
-                format!("get it back: {export}")
+                vec![format!("get it back: {export}")]
             } else if result.untried_bytes > 0 {
-                format!("{left} were left out as asked; to read them: {again} --resume")
+                vec![format!(
+                    "{left} were left out as asked; to read them: {again} --resume"
+                )]
             } else {
-                format!(
-                    "to try the bad sectors again: {again} --resume --retries 3; to get it back: \
-                     {export}"
-                )
+                vec![
+                    format!("to try the bad sectors again: {again} --resume --retries 3"),
+                    format!("to get it back: {export}"),
+                ]
             };
             return (words, false);
         }
@@ -452,7 +454,7 @@ fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (
             format!("the source refuses to be read ({why}): {safe} are safe; to go on: {again}")
         }
     };
-    (words, true)
+    (vec![words], true)
 }
 
 /// Closes a capture whose disk will not come back.

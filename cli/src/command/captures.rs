@@ -307,8 +307,9 @@ impl Outcome for CaptureResult {
         for (start, len, errno) in self.unreadable.iter().take(SHOWN_RANGES) {
             writeln!(
                 out,
-                "  bytes {start} to {} (errno {errno})",
-                start + len - 1
+                "  bytes {start} to {}: {}",
+                start + len - 1,
+                text::read_error(*errno)
             )?;
         }
         match self.unreadable.len().checked_sub(SHOWN_RANGES) {

@@ -1,7 +1,7 @@
 //! `asl export`: a captured image to a file, a pipe or a disk.
 //!
 //! A file is written beside its name and renamed at the end, so what has the name is
-//! whole. A disk is written only if the user knows the end of its serial number,
+//! whole; who stops the program removes it, only a kill leaves `NAME.asl-PID.part`. A disk is written only if the user knows the end of its serial number,
 //! nothing uses it, and it was never captured into this store.
 
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +24,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, outside_store};
 use crate::progress::Display;
 use crate::report::Outcome;
+use crate::signal;
 use crate::text;
 
 /// Damaged places that are printed for people; all of them are in JSON.
@@ -264,12 +265,14 @@ fn to_file(
     }
     let part = part_path(dest)?;
     let to = Part { dest, path: &part };
+    let watch = signal::remove_when_stopped(&part);
     let written = to.write(store, manifest, options, display, lib_failed);
     let report = written.inspect_err(|_| {
         // Half an image under another name helps nobody.
         let _ = fs::remove_file(&part);
     })?;
-    fs::rename(&part, dest).map_err(|error| CliError::of_io("rename to", dest, &error))?;
+    drop(watch);
+    fs::rename(&part, dest).map_err(|error| CliError::of_new_file(dest, &error))?;
     Ok(report)
 }
 

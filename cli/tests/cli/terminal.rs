@@ -15,6 +15,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::capture::{LONG_MIB, Room, SLOW};
+use super::programs::{program, shown};
 
 /// Columns and rows of an ordinary terminal.
 const SIZE: (u16, u16) = (80, 24);
@@ -394,4 +395,33 @@ fn a_log_gets_a_line_now_and_then() {
         "{line}"
     );
     assert!(next.starts_with("get it back: "), "{next}");
+}
+
+/// A stopped export leaves nothing behind.
+#[test]
+fn a_stopped_export_leaves_no_half_image() {
+    let room = Room::new(2 * LONG_MIB);
+    let whole = room
+        .capture(&["--label", "it", "--quiet"])
+        .output()
+        .unwrap();
+    assert!(whole.status.success(), "{}", shown(&whole));
+    let out = room.dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let mut export = program("asl");
+    export.args(["export", "it"]).arg(out.join("it.img"));
+    export.arg("--store").arg(room.store());
+    let mut terminal = Terminal::run(&export, Some("linux"), SIZE, SIZE);
+    let files = || std::fs::read_dir(&out).unwrap().count();
+    assert!(terminal.until(|terminal| terminal.shown().contains("writing ")));
+    assert_eq!(files(), 1);
+    terminal.typed("\x03");
+    let code = terminal.end();
+    // It may have been quicker.
+    assert_eq!(
+        files(),
+        usize::from(code == Some(0)),
+        "{code:?}\n{}",
+        terminal.shown()
+    );
 }
