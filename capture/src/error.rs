@@ -45,7 +45,7 @@ pub enum Error {
         count: usize,
     },
     /// The capture was cut off before it had a manifest.
-    #[error("capture {0} was cut off and has no manifest yet")]
+    #[error("capture {0} was cut off before there was an image of it")]
     Unfinished(String),
     /// The session to go on with is of another source.
     #[error("this is not the source of capture {session}: {why}")]

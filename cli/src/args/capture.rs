@@ -85,7 +85,7 @@ pub struct CaptureDisk {
     pub read_timeout: Option<Duration>,
 
     /// Stop after this many failed reads
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_bad_reads: Option<u64>,
 
     /// Read only these bytes

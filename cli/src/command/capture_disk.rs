@@ -340,7 +340,7 @@ fn write_map(file: &Path, store: &StoreHandle, report: &DiskReport) -> Result<()
 fn write_image(face: &Face, path: &Path, report: &DiskReport, file: &Path) -> Result<()> {
     if report.root.is_none() {
         return Err(
-            CliError::new("no image was written: the capture has no manifest yet")
+            CliError::new("no image was written: reading ended too early for one")
                 .hint("see: asl-capture finish"),
         );
     }
@@ -474,7 +474,11 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
             "capture {} is finished already",
             text::visible(&args.capture)
         ))
-        .hint("see: asl show CAPTURE"));
+        .hint(format!(
+            "see: asl show {} --store {}",
+            &capture.session.to_string()[..8],
+            text::shell_path(path)
+        )));
     }
     let geometry = &capture.begun.source;
     let options = DiskOptions {
@@ -499,8 +503,17 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
         &Display::new(&face.report),
     )
     .map_err(|error| lib_failed(&error))?;
-    let result = result_of(&report.doc, unreadable_of(&report));
+    let mut result = result_of(&report.doc, unreadable_of(&report));
+    let words = format!(
+        "to get back what was read: asl export {} FILE --sparse --store {}",
+        &result.capture[..8],
+        text::shell_path(path)
+    );
+    result.hint = Some(words.clone());
     face.report.result(&result)?;
+    if face.report.is_human() {
+        face.report.note(&words);
+    }
     Ok(if result.complete {
         Exit::Complete
     } else {

@@ -294,6 +294,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         (&["--timeout", "soon"], 2),
         (&["--domain", map], 2),
         (&["--sector-size", "1000"], 2),
+        (&["--max-bad-reads", "0"], 2),
     ] {
         let output = room.capture(more).arg("--json").output().unwrap();
         assert_eq!(
