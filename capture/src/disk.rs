@@ -605,10 +605,15 @@ fn finish(
     let (mut doc, root) = match written {
         Ok((doc, root)) => (doc, Some(root)),
         // The notes hold everything: the manifest is written when there is room.
-        Err(Error::Store(error)) if is_full(&error) => (
-            document(&committer, session, begun, options, clock, end, None),
-            None,
-        ),
+        Err(Error::Store(error)) if is_full(&error) => {
+            let mut doc = document(&committer, session, begun, options, clock, end, None);
+            // What was read and did not fit any more is not rescued: it is read again.
+            let lost = doc.rescued_bytes - committer.durable_bytes();
+            doc.rescued_bytes -= lost;
+            doc.untried_bytes += lost;
+            doc.complete &= lost == 0;
+            (doc, None)
+        }
         Err(error) => return Err(error),
     };
     let end_of = |root: Option<Key>| match root {
