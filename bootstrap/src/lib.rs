@@ -1,0 +1,20 @@
+//! Domains: who vouches for what a store holds.
+//!
+//! A domain is named by the digest of its first authority manifest (DAM) and therefore needs nobody to
+//! register it. Its keys sign later manifests, checkpoints of the log and receipts; its policy says what is
+//! believed. Everything that counts is an artifact named by a critical record of the store's log; nothing
+//! under `meta/` is ever an input.
+//!
+//! This library knows no terminal, no clock, no environment and no chance: time, randomness and passphrases
+//! come in as arguments. (The `age` crate draws the salt and the nonce of an encrypted file itself.)
+//!
+//! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
+
+pub mod id;
+pub mod key;
+
+mod error;
+
+pub use error::{Error, Result};
+pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
+pub use key::{KeyError, PublicKey, Random, Secret, Signer};
