@@ -10,11 +10,15 @@
 //!
 //! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
 
+pub mod codec;
 pub mod id;
 pub mod key;
+pub mod sign;
 
 mod error;
 
+pub use codec::{CodecError, Document};
 pub use error::{Error, Result};
 pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
 pub use key::{KeyError, PublicKey, Random, Secret, Signer};
+pub use sign::{Context, SignError, Signature};
