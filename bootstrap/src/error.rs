@@ -1,9 +1,13 @@
 //! What can go wrong with a domain: each module states its own refusals, this enum carries them all.
 
+use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
+use crate::note::NoteError;
 use crate::sign::SignError;
+use crate::tlog::TreeError;
+use crate::witness::{QuorumError, WitnessError};
 
 /// Result of a domain operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,4 +30,19 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] asl_store::Error),
+    /// A note or its signatures.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A tree or a proof.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A quorum that there cannot be.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// A witness that refuses.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
 }

@@ -10,10 +10,14 @@
 //!
 //! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
 
+pub mod checkpoint;
 pub mod codec;
 pub mod id;
 pub mod key;
+pub mod note;
 pub mod sign;
+pub mod tlog;
+pub mod witness;
 
 mod error;
 
