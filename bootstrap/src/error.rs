@@ -1,10 +1,14 @@
 //! What can go wrong with a domain: each module states its own refusals, this enum carries them all.
 
+use crate::author::AuthorError;
+use crate::chain::ChainError;
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
+use crate::dam::DamError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::note::NoteError;
+use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeError;
 use crate::witness::{QuorumError, WitnessError};
@@ -27,6 +31,21 @@ pub enum Error {
     /// A signature that does not count.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// A manifest that breaks a rule on a manifest alone.
+    #[error(transparent)]
+    Dam(#[from] DamError),
+    /// A manifest that does not follow.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A manifest that cannot be made.
+    #[error(transparent)]
+    Author(#[from] AuthorError),
+    /// Bytes that are no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Refused by the domain's policy.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] asl_store::Error),

@@ -10,19 +10,29 @@
 //!
 //! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
 
+pub mod author;
+pub mod chain;
 pub mod checkpoint;
 pub mod codec;
+pub mod dam;
 pub mod id;
 pub mod key;
 pub mod note;
+pub mod pin;
+pub mod policy;
 pub mod sign;
 pub mod tlog;
 pub mod witness;
 
 mod error;
 
+pub use author::{AuthorError, Draft};
+pub use chain::{Candidate, Chain, ChainError, Standing, Step};
 pub use codec::{CodecError, Document};
+pub use dam::{Dam, DamError, Kind, Roles};
 pub use error::{Error, Result};
 pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
 pub use key::{KeyError, PublicKey, Random, Secret, Signer};
+pub use pin::{Compared, Pin};
+pub use policy::{Policy, PolicyError, Refusal};
 pub use sign::{Context, SignError, Signature};
