@@ -7,7 +7,9 @@ use crate::codec::CodecError;
 use crate::dam::DamError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
+use crate::keyfile::KeyFileError;
 use crate::note::NoteError;
+use crate::phrase::PhraseError;
 use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeError;
@@ -28,6 +30,12 @@ pub enum Error {
     /// Bytes that are not the one encoding of a document.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A key file that cannot be used.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// A recovery phrase that was mistyped.
+    #[error(transparent)]
+    Phrase(#[from] PhraseError),
     /// A signature that does not count.
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -202,6 +202,12 @@ impl Signer {
     }
 }
 
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({})", self.public.id())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
