@@ -223,7 +223,10 @@ fn our_vectors() -> Vectors {
     };
     let (log, first, second) = (signer(7), signer(8), signer(9));
     let log_name = log_key(&origin.domain, log.public());
-    let members = [("first", first.public()), ("second/witness", second.public())];
+    let members = [
+        ("first", first.public()),
+        ("second/witness", second.public()),
+    ];
     let quorum = Quorum::new(members, 2).unwrap();
     let vfs = FaultVfs::new();
     let mut witnesses = [
@@ -248,7 +251,9 @@ fn our_vectors() -> Vectors {
             root: root(tree),
         };
         let mut signed = checkpoint.sign(&log).unwrap();
-        vectors.notes.push(note(signed.note(), &[&log_name, one], &[(&log_name, 0)]));
+        vectors
+            .notes
+            .push(note(signed.note(), &[&log_name, one], &[(&log_name, 0)]));
         let request = Request {
             old,
             proof: consistency_proof(tree, old).unwrap(),
@@ -269,7 +274,9 @@ fn our_vectors() -> Vectors {
         assert!(quorum.tally(&signed).unwrap().is_met());
         let time = 1_700_000_000 + size;
         let all = [(&log_name, 0), (one, time), (two, time)];
-        vectors.notes.push(note(signed.note(), &[&log_name, one, two], &all));
+        vectors
+            .notes
+            .push(note(signed.note(), &[&log_name, one, two], &all));
         vectors.notes.push(note(signed.note(), &[two], &all[2..]));
         old = size;
     }
@@ -315,7 +322,11 @@ fn build(dir: &Path) -> PathBuf {
     let needed = "this test needs Go and its module library, on Debian the packages golang-go and \
         golang-golang-x-mod-dev; scripts/setup --all installs them";
     let library = Path::new(LIBRARY).join("src/golang.org/x/mod/sumdb/tlog");
-    assert!(library.is_dir(), "{} is missing: {needed}", library.display());
+    assert!(
+        library.is_dir(),
+        "{} is missing: {needed}",
+        library.display()
+    );
     let program = dir.join("interop");
     let built = Command::new("go")
         .args(["build", "-o"])
@@ -357,7 +368,8 @@ fn go_agrees_with_what_we_make() {
     };
     let (agrees, said) = ask(&our_vectors());
     assert!(agrees, "{said}");
-    let expected = "checked 40 roots, 820 inclusion proofs, 820 consistency proofs, 27 notes, 7 requests\n";
+    let expected =
+        "checked 40 roots, 820 inclusion proofs, 820 consistency proofs, 27 notes, 7 requests\n";
     assert_eq!(said, expected);
 
     // That it can disagree: one wrong thing of each kind.
@@ -383,8 +395,14 @@ fn go_makes_the_committed_vectors_again() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let output = Command::new(build(dir.path())).arg("make").output().unwrap();
+    let output = Command::new(build(dir.path()))
+        .arg("make")
+        .output()
+        .unwrap();
     assert!(output.status.success());
     let made = String::from_utf8(output.stdout).unwrap();
-    assert!(made == fs::read_to_string(fixture()).unwrap(), "the vectors are not what the program makes");
+    assert!(
+        made == fs::read_to_string(fixture()).unwrap(),
+        "the vectors are not what the program makes"
+    );
 }
