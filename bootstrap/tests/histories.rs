@@ -303,7 +303,7 @@ impl History {
             rules,
             sigs,
         };
-        let chain = with(&offer, |candidate| Chain::genesis(candidate)).expect("a good genesis");
+        let chain = with(&offer, Chain::genesis).expect("a good genesis");
         let head = blake3(&offer.bytes);
         Self {
             oracle: Oracle {
@@ -570,7 +570,7 @@ fn with<T>(offer: &Offer, take: impl FnOnce(&Candidate<'_>) -> T) -> T {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn the_rules_hold_and_the_phrase_recovers(
