@@ -5,6 +5,7 @@ use crate::chain::ChainError;
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::dam::DamError;
+use crate::domain::DomainError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
@@ -48,6 +49,9 @@ pub enum Error {
     /// A manifest that cannot be made.
     #[error(transparent)]
     Author(#[from] AuthorError),
+    /// A store whose first manifest cannot be used.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
     /// Bytes that are no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -15,6 +15,7 @@ pub mod chain;
 pub mod checkpoint;
 pub mod codec;
 pub mod dam;
+pub mod domain;
 pub mod id;
 pub mod key;
 pub mod keyfile;
@@ -28,11 +29,14 @@ pub mod tlog;
 pub mod witness;
 
 mod error;
+#[cfg(test)]
+mod fixture;
 
 pub use author::{AuthorError, Draft};
 pub use chain::{Candidate, Chain, ChainError, Standing, Step};
 pub use codec::{CodecError, Document};
 pub use dam::{Dam, DamError, Kind, Roles};
+pub use domain::{Domain, DomainError};
 pub use error::{Error, Result};
 pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
 pub use key::{KeyError, PublicKey, Random, Secret, Signer};
