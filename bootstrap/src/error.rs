@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::dam::DamError;
 use crate::domain::DomainError;
+use crate::files::FileError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
@@ -58,6 +59,9 @@ pub enum Error {
     /// Refused by the domain's policy.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A file beside the store's own.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] asl_store::Error),

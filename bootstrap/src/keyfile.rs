@@ -27,6 +27,7 @@ use asl_store::id::{hex, unhex};
 use asl_store::vfs::{Access, Vfs, read_exact_at};
 use zeroize::Zeroizing;
 
+use crate::files::{self, FileError, Readers};
 use crate::id::{DomainId, KeyId};
 use crate::key::{Secret, Signer};
 
@@ -153,6 +154,16 @@ pub enum KeyFileError {
         /// The domain whose keys these are.
         found: DomainId,
     },
+}
+
+impl From<FileError> for KeyFileError {
+    fn from(error: FileError) -> Self {
+        Self::Io {
+            action: error.action,
+            path: error.path,
+            source: error.source,
+        }
+    }
 }
 
 /// One private key and what it is for.
@@ -483,42 +494,7 @@ fn io_error(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> KeyFi
 /// Writes a file that only its owner may read, where the filesystem knows owners: complete and durable before it has
 /// its name.
 fn write_private(vfs: &dyn Vfs, path: &str, bytes: &[u8]) -> Result<(), KeyFileError> {
-    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    make_dirs(vfs, parent)?;
-    let new = format!("{path}.new");
-    match vfs.remove(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove", &new)(error));
-        }
-        _ => {}
-    }
-    let file = vfs.create_private(&new).map_err(io_error("create", &new))?;
-    let written = file
-        .write_at(0, &[bytes])
-        .map_err(io_error("write", &new))
-        .and_then(|()| file.sync().map_err(io_error("sync", &new)))
-        .and_then(|()| vfs.rename(&new, path).map_err(io_error("rename", &new)));
-    drop(file);
-    if written.is_err() {
-        let _ = vfs.remove(&new);
-    }
-    written?;
-    vfs.sync_dir(parent).map_err(io_error("sync", parent))
-}
-
-/// Makes a directory and those above it, each durable.
-fn make_dirs(vfs: &dyn Vfs, dir: &str) -> Result<(), KeyFileError> {
-    let ends = dir.match_indices('/').map(|(at, _)| at);
-    for end in ends.chain([dir.len()]).filter(|end| *end > 0) {
-        let dir = &dir[..end];
-        if vfs.metadata(dir).is_ok_and(|found| found.is_dir) {
-            continue;
-        }
-        vfs.create_dir(dir).map_err(io_error("create", dir))?;
-        let parent = dir.rsplit_once('/').map_or("", |(parent, _)| parent);
-        vfs.sync_dir(parent).map_err(io_error("sync", parent))?;
-    }
-    Ok(())
+    Ok(files::replace(vfs, path, Readers::Owner, bytes)?)
 }
 
 #[cfg(test)]

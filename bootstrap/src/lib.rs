@@ -19,6 +19,7 @@ pub mod domain;
 pub mod id;
 pub mod key;
 pub mod keyfile;
+pub mod meta;
 pub mod note;
 pub mod phrase;
 pub mod pin;
@@ -29,6 +30,7 @@ pub mod tlog;
 pub mod witness;
 
 mod error;
+mod files;
 #[cfg(test)]
 mod fixture;
 
@@ -38,6 +40,7 @@ pub use codec::{CodecError, Document};
 pub use dam::{Dam, DamError, Kind, Roles};
 pub use domain::{Domain, DomainError};
 pub use error::{Error, Result};
+pub use files::FileError;
 pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
 pub use key::{KeyError, PublicKey, Random, Secret, Signer};
 pub use keyfile::{KeyFile, KeyFileError, Role};
