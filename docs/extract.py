@@ -44,6 +44,7 @@ CURRENT_HINT = struct.Struct("<8sHHIQQQ32sQ12sI")
 ARTIFACT, NOTE, RAW, ZSTD, CHUNKED = 1, 2, 0, 1, 2
 ROOT, NODE, TOMBSTONE = 1, 2, 0x8000
 CREATED, LEASE, SEAL, INDEX_ADD, TOMBSTONES, SEGMENTS, SNAPSHOT, SESSION = range(1, 9)
+AUTHORITY = range(10, 16)  # who vouches for the store: nothing that decides what is in it
 CRITICAL, CONTINUES, IMPORTED = 1, 2, 3
 STATES = {1: "begun", 2: "paused", 3: "finished", 4: "abandoned"}
 LEAF, INNER, CAPTURE, FAN_OUT = 1, 2, 3, 1024
@@ -128,7 +129,7 @@ class Store:
         try:
             for number, (kind, flags, payload) in enumerate(self.records()):
                 need((kind == CREATED) == (number == 0), "the log does not begin with the store's creation")
-                need(flags < 4 and (kind <= SESSION or not flags & CRITICAL), "record", number, "is of a newer format")
+                need(flags < 4 and (kind <= SESSION or kind in AUTHORITY or not flags & CRITICAL), "record", number, "is of a newer format")
                 self.apply(kind, payload)
         except (Damage, struct.error) as error:
             if self.store_id is None:

@@ -76,6 +76,8 @@ pub const FLAG_TOMBSTONE: u16 = 0x8000;
 
 /// Note type: a batch of tombstones, and how long the log was then.
 pub const NOTE_TOMBSTONES: u32 = 1;
+/// Note type: a record of authority, and how long the log was then.
+pub const NOTE_AUTHORITY: u32 = 2;
 /// Note type: what a capture session is (JSON).
 pub const NOTE_SESSION: u32 = 16;
 /// Note type: outcomes of reads and the chunks they became.
@@ -150,8 +152,19 @@ pub const RECORD_SEGMENTS: u16 = 6;
 pub const RECORD_SNAPSHOT: u16 = 7;
 /// Record type: a client's session began, paused, finished.
 pub const RECORD_SESSION: u16 = 8;
-/// Record types 9 to 31 are reserved: unpin, DAM, policy, witness, checkpoint,
-/// receipt, condemn, delete, damage, epoch, lineage.
+/// Record type: an authority manifest of a domain.
+pub const RECORD_DAM: u16 = 10;
+/// Record type: a policy of a domain.
+pub const RECORD_POLICY: u16 = 11;
+/// Record type: what a witness agreed to.
+pub const RECORD_WITNESS: u16 = 12;
+/// Record type: a signed head of the log.
+pub const RECORD_CHECKPOINT: u16 = 13;
+/// Record type: a receipt.
+pub const RECORD_RECEIPT: u16 = 14;
+/// Record type: a link between two domains.
+pub const RECORD_LINEAGE: u16 = 15;
+/// Record types 9 and 16 to 31 are reserved: unpin; condemn, delete, damage, epoch.
 pub const RECORD_RESERVED_LAST: u16 = 31;
 
 /// Record flag: a reader that does not know the type must stop.
@@ -217,6 +230,8 @@ pub const FANOUT_BITS_MAX: u32 = 24;
 pub const SHARDS_MAX: u32 = 4096;
 /// Longest body of a session record.
 pub const SESSION_BODY_MAX: u32 = 64 << 10;
+/// Most artifacts that a record of authority names.
+pub const AUTHORITY_KEYS_MAX: u32 = 256;
 /// Longest label of a snapshot, in bytes of UTF-8.
 pub const LABEL_MAX: u32 = 256;
 
@@ -412,6 +427,11 @@ layout! {
 }
 
 layout! {
+    /// Head of the payload of a record of authority; the artifacts' keys follow.
+    authority_payload 8 { COUNT 2, PAD 6, }
+}
+
+layout! {
     /// Header of an index segment; the fan-out table and the pages follow.
     segment_header 128 {
         MAGIC 8, VERSION 2, PAD 2, SHARD 4, SHARDS 4, NUMBER 4, STORE_ID 16, ENTRIES 8,
@@ -460,6 +480,11 @@ layout! {
 }
 
 layout! {
+    /// Head of a note of authority (`NOTE_AUTHORITY`); the keys follow.
+    authority_note 16 { POSITION 8, TYPE 2, PAD 6, }
+}
+
+layout! {
     /// One entry of a chunk list (`ENCODING_CHUNKED`).
     chunk_entry 40 { KEY 32, BYTES 8, }
 }
@@ -488,6 +513,7 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("segment_removed", segment_removed::FIELDS),
     ("snapshot_payload", snapshot_payload::FIELDS),
     ("session_payload", session_payload::FIELDS),
+    ("authority_payload", authority_payload::FIELDS),
     ("segment_header", segment_header::FIELDS),
     ("index_record", index_record::FIELDS),
     ("page_foot", page_foot::FIELDS),
@@ -496,6 +522,7 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("current_hint", current_hint::FIELDS),
     ("node_head", node_head::FIELDS),
     ("tombstones_note", tombstones_note::FIELDS),
+    ("authority_note", authority_note::FIELDS),
     ("chunk_entry", chunk_entry::FIELDS),
 ];
 

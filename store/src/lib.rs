@@ -8,6 +8,7 @@
 //! This library knows no terminal, no clock, no environment and no chance: they
 //! come in through [`Context`]. All file access goes through [`vfs::Vfs`].
 
+pub mod authority;
 pub mod block;
 pub mod current;
 pub mod filter;
@@ -36,6 +37,7 @@ mod slab;
 mod store;
 mod writer;
 
+pub use authority::{Authority, AuthorityRecord};
 pub use block::Owner;
 pub use bytes::Bytes;
 pub use error::{Error, Result};

@@ -364,6 +364,17 @@ impl LogFiles {
         until: LogPosition,
         each: &mut dyn FnMut(Record) -> Result<()>,
     ) -> Result<(LogPlace, LogEnd)> {
+        self.read_raw(vfs, from, until, &mut |record, _| each(record))
+    }
+
+    /// Like [`read`](Self::read), and gives each record's bytes as they are stored, too.
+    pub fn read_raw(
+        &self,
+        vfs: &dyn Vfs,
+        from: LogPlace,
+        until: LogPosition,
+        each: &mut dyn FnMut(Record, &[u8]) -> Result<()>,
+    ) -> Result<(LogPlace, LogEnd)> {
         let Some(start) = self
             .files
             .iter()
@@ -421,7 +432,7 @@ fn read_file(
     limit: Option<u64>,
     place: &mut LogPlace,
     until: LogPosition,
-    each: &mut dyn FnMut(Record) -> Result<()>,
+    each: &mut dyn FnMut(Record, &[u8]) -> Result<()>,
 ) -> Result<LogEnd> {
     let path = header.name.path();
     let file = vfs
@@ -467,7 +478,7 @@ fn read_file(
         place.offset += found.bytes.len() as u64;
         place.position.0 += 1;
         place.chain = chain;
-        each(record)?;
+        each(record, &found.bytes)?;
     }
     Ok(LogEnd::Clean)
 }

@@ -10,13 +10,14 @@
 
 use std::collections::HashSet;
 
+use crate::authority::AuthorityRecord;
 use crate::block::{self, BlockHeader, Sealed};
 use crate::current::{END, HINT_PATH};
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame;
 use crate::id::{BlockId, Digest, Key, LogPosition};
-use crate::log::LogFiles;
+use crate::log::{LogFiles, NewRecord};
 use crate::salvage::{Salvage, copy_frames, salvage};
 use crate::segment::{segment_path, shard_dir};
 use crate::state::{self, Level0, State};
@@ -40,6 +41,9 @@ pub struct Recovery {
     /// Log records that were there once and have been given up; see
     /// [`RepairOptions::accept_lost_tail`](crate::RepairOptions::accept_lost_tail).
     pub lost_records: u64,
+    /// Records of authority that found blocks repeat and that cannot be logged, as artifacts which they
+    /// name are missing.
+    pub lost_authority: u64,
     /// Files that are not this store's, left where they are, and why.
     pub foreign: Vec<String>,
 }
@@ -201,7 +205,8 @@ impl StoreWriter {
         Ok(found)
     }
 
-    /// Logs a block that was found without a record, with the tombstones in it.
+    /// Logs a block that was found without a record, with the tombstones and the records of
+    /// authority in it.
     fn log_found(&mut self, mut sealed: Sealed) -> Result<()> {
         let vfs = self.vfs.clone();
         let mut path = block::sealed_path(&sealed.digest);
@@ -212,7 +217,12 @@ impl StoreWriter {
             .open(&path, Access::Read)
             .map_err(Error::io("open", &path))?;
         let mut hidden = Vec::new();
+        let mut authority = Vec::new();
         for note in &sealed.entries {
+            if note.info.note_type == format::NOTE_AUTHORITY {
+                let note = block::read_stored(&*file, &path, note)?;
+                authority.extend(AuthorityRecord::parse_note(&note));
+            }
             if note.info.note_type == format::NOTE_TOMBSTONES {
                 let note = block::read_stored(&*file, &path, note)?;
                 // What a newer writer may have put there is not for this one to obey.
@@ -231,6 +241,7 @@ impl StoreWriter {
             id, base_position, ..
         } = sealed.header;
         let decided = self.decided_since(id, base_position, &artifacts)?;
+        let authority = self.unlogged_authority(authority, &artifacts.into_iter().collect())?;
         let stale = sealed
             .entries
             .iter()
@@ -258,7 +269,7 @@ impl StoreWriter {
         let hidden = hidden
             .chunks(TOMBSTONES_MAX)
             .map(|keys| state::tombstone_record(keys, sealed.header.id));
-        self.log_sealed(&sealed, origin, hidden)?;
+        self.log_sealed(&sealed, origin, hidden.chain(authority))?;
         if stale {
             // Should it stay, it is found again, with nothing left in it that counts.
             let _ = vfs.remove(&path);
@@ -348,6 +359,7 @@ impl StoreWriter {
         let found = self.handle.with_state(State::position);
         self.recovery.lost_records = remembered.0.saturating_sub(found.0);
         let hidden = self.unlogged_tombstones();
+        let authority = self.lost_authority()?;
         // Ids whose lease is lost are in use all the same, and must not be given out again.
         let next = self.handle.with_state(|state| state.next_block);
         let highest = self.highest_block_id();
@@ -356,6 +368,9 @@ impl StoreWriter {
         }
         for (keys, block) in hidden {
             self.append(state::tombstone_record(&keys, block))?;
+        }
+        for record in authority {
+            self.append(record)?;
         }
         // Last: until then the next opening finds the loss again.
         self.write_hint()
@@ -386,6 +401,28 @@ impl StoreWriter {
             }
         }
         hidden
+    }
+
+    /// Records of authority that are lost while the block that repeats them is still logged: like
+    /// tombstones, written at once with the last block.
+    fn lost_authority(&mut self) -> Result<Vec<NewRecord>> {
+        let last = self.handle.with_state(|state| {
+            let last = state.blocks.iter().max_by_key(|(_, info)| info.position);
+            last.map(|(id, _)| BlockId(*id))
+        });
+        let mut repeated = Vec::new();
+        if let Some(id) = last {
+            let read = self.handle.clone().notes(id, &mut |note_type, note| {
+                if note_type == format::NOTE_AUTHORITY {
+                    repeated.extend(AuthorityRecord::parse_note(&note));
+                }
+                Ok(())
+            });
+            if let Err(error) = read {
+                self.recovery.foreign.push(error.to_string());
+            }
+        }
+        self.unlogged_authority(repeated, &HashSet::new())
     }
 
     /// The highest id that a block file of this store has, logged or not.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::{Authority, AuthorityRecord};
 use crate::block::{Owner, Sealed};
 use crate::error::{Error, Result};
 use crate::format::{
@@ -276,6 +277,10 @@ impl State {
             format::RECORD_SEGMENTS => self.apply_segments(record),
             format::RECORD_SNAPSHOT => self.apply_snapshot(record),
             format::RECORD_SESSION => self.apply_session(record),
+            kind if Authority::of_type(kind).is_some() => {
+                // What it says is not the store's business; that it can be read is.
+                AuthorityRecord::of_record(record).map(drop)
+            }
             _ if record.critical => {
                 return Err(Error::UnknownCritical {
                     position: record.position,

@@ -74,6 +74,9 @@ pub trait Vfs: Send + Sync {
     /// Creates a file for reading and writing; fails with `AlreadyExists` where
     /// the name exists. The parent directory must exist.
     fn create_exclusive(&self, path: &str) -> io::Result<Box<dyn VfsFile>>;
+    /// Like [`create_exclusive`](Self::create_exclusive), but nobody but the owner may read
+    /// the file, where the filesystem knows owners and modes; FAT and its like do not.
+    fn create_private(&self, path: &str) -> io::Result<Box<dyn VfsFile>>;
     /// Creates one directory; succeeds where it exists already.
     fn create_dir(&self, path: &str) -> io::Result<()>;
     /// Renames a file, replacing the target.

@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::authority::Authority;
 use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
 use crate::current::{self, Current, Hint};
 use crate::error::{Error, Result};
@@ -101,6 +102,8 @@ pub struct StoreWriter {
     /// The ballast had to be given up: what room there is belongs to seals and records.
     full: bool,
     pub(crate) recovery: Recovery,
+    /// Position of the last record of authority that this writer appended.
+    pub(crate) authority_at: Option<LogPosition>,
     poisoned: bool,
     _lock: Box<dyn VfsLock>,
 }
@@ -167,6 +170,7 @@ impl StoreWriter {
                 torn_log_bytes,
                 ..Recovery::default()
             },
+            authority_at: None,
             poisoned: false,
             _lock: lock,
         };
@@ -235,6 +239,9 @@ impl StoreWriter {
         for record in &done {
             let before = state.level0.len();
             state.apply(record)?;
+            if Authority::of_type(record.record_type).is_some() {
+                self.authority_at = Some(record.position);
+            }
             match state.level0.get(before) {
                 Some((_, Level0::Block(id))) => {
                     let sealed = sealed
@@ -510,7 +517,7 @@ impl StoreWriter {
     }
 
     /// Commits, then appends what `record` makes of the block that was sealed, if any was.
-    fn commit_with(
+    pub(crate) fn commit_with(
         &mut self,
         record: impl FnOnce(Option<BlockId>) -> Option<NewRecord>,
     ) -> Result<()> {

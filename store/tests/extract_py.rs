@@ -11,7 +11,7 @@ use std::path::Path;
 
 use asl_store::format::{FLAG_ROOT, SESSION_FINISHED};
 use asl_store::vfs::fault::{CrashPolicy, FaultVfs};
-use asl_store::{Encoder, Key, SessionId, StoreWriter};
+use asl_store::{Authority, Encoder, Key, SessionId, StoreWriter};
 use common::*;
 use python::extract;
 
@@ -80,6 +80,12 @@ fn fill(w: &mut StoreWriter, from: u64) -> asl_store::Result<()> {
         .map(|part| (Key::of(part), part.len() as u64))
         .collect();
     w.put(Encoder::chunked(Key::of(&parts.concat()), &list, FLAG_ROOT))?;
+    // They say nothing of what is in the store, and one of them names what is hidden next.
+    w.authority(
+        Authority::Dam,
+        &[Key::of(&noise(from, 700)), Key::of(&parts[0])],
+    )?;
+    w.authority(Authority::Checkpoint, &[Key::of(&parts[1])])?;
     w.tombstone(&[Key::of(&noise(from, 700))])?;
     w.end_session(SESSION_FINISHED, None, b"{}")
 }

@@ -81,6 +81,12 @@ fn describe(record: &Record) -> (Option<&'static str>, String) {
             let detail = format!("{} {label}", snapshot_payload::ORDINAL.get(payload));
             (Some("snapshot"), detail.trim_end().to_owned())
         }
+        format::RECORD_DAM => (Some("dam"), "authority manifest of a domain".to_owned()),
+        format::RECORD_POLICY => (Some("policy"), String::new()),
+        format::RECORD_WITNESS => (Some("witness"), String::new()),
+        format::RECORD_CHECKPOINT => (Some("checkpoint"), String::new()),
+        format::RECORD_RECEIPT => (Some("receipt"), String::new()),
+        format::RECORD_LINEAGE => (Some("lineage"), String::new()),
         format::RECORD_SESSION if has(session_payload::LEN) => {
             let session = SessionId(session_payload::SESSION.array(payload)).to_string();
             let state = match session_payload::KIND.u8(payload) {

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use super::Run;
 use super::blocks::Copies;
 use crate::block::Entry;
-use crate::format::{self, chunk_entry, frame_header as fh, node_head as nh, tombstones_note};
+use crate::format::{
+    self, authority_note, chunk_entry, frame_header as fh, node_head as nh, tombstones_note,
+};
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::Key;
 use crate::vfs::VfsFile;
@@ -302,11 +304,18 @@ fn check_chunk_list(info: &FrameInfo, stored: &[u8]) -> Result<(), &'static str>
 /// Whether what is marked as a tree node begins like one and has room for its children.
 fn check_node(info: &FrameInfo, raw: &[u8]) -> Result<(), &'static str> {
     if !info.is_artifact() {
-        let keys = info.raw_len.checked_sub(tombstones_note::LEN as u64);
-        let sound = keys.is_some_and(|keys| keys.is_multiple_of(32));
-        return match info.note_type == format::NOTE_TOMBSTONES && !sound {
-            true => Err("a note of tombstones that is no list of keys"),
-            false => Ok(()),
+        let lists_keys = |head: usize| {
+            let keys = info.raw_len.checked_sub(head as u64);
+            keys.is_some_and(|keys| keys.is_multiple_of(32))
+        };
+        return match info.note_type {
+            format::NOTE_TOMBSTONES if !lists_keys(tombstones_note::LEN) => {
+                Err("a note of tombstones that is no list of keys")
+            }
+            format::NOTE_AUTHORITY if !lists_keys(authority_note::LEN) => {
+                Err("a note of authority that is no list of keys")
+            }
+            _ => Ok(()),
         };
     }
     if info.flags & format::FLAG_NODE == 0 {

@@ -414,6 +414,11 @@ impl Vfs for FaultVfs {
         Ok(self.opened(inode, true))
     }
 
+    /// This filesystem is like FAT: it knows no modes.
+    fn create_private(&self, path: &str) -> io::Result<Box<dyn VfsFile>> {
+        self.create_exclusive(path)
+    }
+
     fn create_dir(&self, path: &str) -> io::Result<()> {
         let exists = |disk: &Disk| !path.is_empty() && matches!(disk.lookup(path), Ok(Node::Dir));
         let check = |disk: &Disk| {

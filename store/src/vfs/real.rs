@@ -11,7 +11,8 @@
 //!   the name may have changed in between.
 //! - No call blocks on a FIFO, and none is given up because of a signal.
 //! - Files are created with mode 0666 and directories with 0777, less the
-//!   process's umask: a store is often read under another user id later.
+//!   process's umask: a store is often read under another user id later. Private
+//!   files are created with mode 0600.
 //!
 //! Crash: this file keeps no state of its own. What survives is what
 //! [`Vfs`] promises: synced bytes under synced names.
@@ -147,13 +148,31 @@ impl RealVfs {
     /// Opens `path` from `at`, refusing links and foreign mounts. Without
     /// `openat2`, `path` must be one component.
     fn open_in(&self, at: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         // openat2 refuses a mode where nothing can be created.
         let mode = if flags.contains(OFlags::CREATE) {
-            Mode::from_raw_mode(0o666)
+            0o666
         } else {
-            Mode::empty()
+            0
         };
+        self.open_mode(at, path, flags, Mode::from_raw_mode(mode))
+    }
+
+    /// Creates a file for reading and writing that must not exist.
+    fn create_mode(&self, path: &str, mode: u32) -> io::Result<Box<dyn VfsFile>> {
+        let (dir, name) = self.parent(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let fd = self.open_mode(dir.as_fd(), name, flags, Mode::from_raw_mode(mode))?;
+        Ok(Box::new(RealFile(File::from(fd))))
+    }
+
+    fn open_mode(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &str,
+        flags: OFlags,
+        mode: Mode,
+    ) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = retry_on_intr(|| {
             if self.has_openat2 {
                 rustix::fs::openat2(at, path, flags, mode, RESOLVE)
@@ -197,10 +216,11 @@ impl Vfs for RealVfs {
     }
 
     fn create_exclusive(&self, path: &str) -> io::Result<Box<dyn VfsFile>> {
-        let (dir, name) = self.parent(path)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let fd = self.open_in(dir.as_fd(), name, flags)?;
-        Ok(Box::new(RealFile(File::from(fd))))
+        self.create_mode(path, 0o666)
+    }
+
+    fn create_private(&self, path: &str) -> io::Result<Box<dyn VfsFile>> {
+        self.create_mode(path, 0o600)
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {

@@ -1,0 +1,205 @@
+//! What a store's log says of its domain: the manifests, checkpoints and receipts, each judged.
+//!
+//! Invariants
+//! - Only the log and the artifacts that it names are read; nothing under `meta/` is.
+//! - The first manifest in the log founds the domain, and if that one cannot be read there is an error, not another domain:
+//!   whoever damaged it could otherwise append a first manifest of their own.
+//! - Whatever does not count is a [`Finding`] with its reason. One unreadable manifest may hide a revocation: see
+//!   [`Domain::is_blind`].
+//! - A signature counts by the manifest that was in force where its record stands, if that manifest still leads to the head,
+//!   and by the revocations of the head.
+//! - Memory grows with what is counted (manifests, checkpoints, receipts, ends of sessions), not with the log.
+//!
+//! Nothing is written; a crash leaves nothing.
+
+mod finding;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use asl_store::format;
+use asl_store::id::Digest;
+use asl_store::{Key, LogPosition, SessionId, StoreHandle, StoreId};
+
+use crate::chain::Chain;
+use crate::checkpoint::{Checkpoint, Origin};
+use crate::error::Result;
+use crate::id::{DomainId, KeyId};
+use crate::receipt::{Receipt, ReceiptKind};
+use crate::tlog::{Frontier, TreeHash};
+
+pub use finding::{Class, Finding, Problem};
+
+/// Most checkpoints and most receipts that are judged. A store that has more was made to have more.
+pub const CLAIMS_MAX: usize = 1 << 18;
+
+/// A store whose first manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// It cannot be read, or breaks a rule.
+    #[error("record {position} should found the domain, and its manifest {dam} does not")]
+    Genesis {
+        /// The record.
+        position: LogPosition,
+        /// The manifest that it names.
+        dam: Key,
+        /// Why.
+        source: Box<Problem>,
+    },
+}
+
+/// A checkpoint that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointState {
+    /// The record that brought it.
+    pub record: LogPosition,
+    /// The artifact.
+    pub key: Key,
+    /// Records that it covers.
+    pub size: u64,
+    /// Root of the tree over them, as in the log.
+    pub root: TreeHash,
+    /// The domain's keys whose signatures count, ascending.
+    pub signers: Vec<KeyId>,
+    /// Listed witnesses that cosigned, ascending.
+    pub cosigners: Vec<KeyId>,
+}
+
+/// A receipt that agrees with the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptState {
+    /// The artifact.
+    pub key: Key,
+    /// What it says.
+    pub receipt: Receipt,
+    /// Keys whose signatures count, each with the record that brought the signature. None: nobody vouches for it.
+    pub signers: BTreeMap<KeyId, LogPosition>,
+    /// The first record that names it.
+    pub record: LogPosition,
+}
+
+/// A record of the log that ended or interrupted a session with a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// The session.
+    pub session: SessionId,
+    /// The root that the record states.
+    pub root: Key,
+    /// Whether it was the end.
+    pub finished: bool,
+    /// The log's chain value after the record.
+    pub chain: Digest,
+}
+
+/// The domain of a store.
+#[derive(Debug)]
+pub struct Domain {
+    /// The store instance.
+    pub store: StoreId,
+    /// Its manifests.
+    pub chain: Chain,
+    /// The record that brought each valid manifest.
+    pub manifests: BTreeMap<Key, LogPosition>,
+    /// The tree over the whole log.
+    pub tree: Frontier,
+    /// The log's chain value after its last record.
+    pub head: Digest,
+    /// Checkpoints that count, by the records that brought them.
+    pub checkpoints: Vec<CheckpointState>,
+    /// Receipts that agree with the log, signed or not, by the records that first name them.
+    pub receipts: Vec<ReceiptState>,
+    /// Ends and interruptions of sessions, by their records.
+    pub ends: BTreeMap<LogPosition, SessionEnd>,
+    /// What does not count, in the order of the log.
+    pub findings: Vec<Finding>,
+}
+
+impl Domain {
+    /// Reads the domain of the store as `store` shows it; `None` where none was minted.
+    ///
+    /// The log is read from its beginning, and a second time if there are checkpoints: where in the log they are of is
+    /// known only once they were read.
+    ///
+    /// # Errors
+    /// [`DomainError::Genesis`]; [`asl_store::Error`] where the log itself cannot be read.
+    pub fn read(store: &StoreHandle) -> Result<Option<Self>> {
+        walk::read(store)
+    }
+
+    /// Its name.
+    pub fn id(&self) -> DomainId {
+        self.chain.domain()
+    }
+
+    /// The log that checkpoints are of.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            domain: self.id(),
+            store: self.store,
+        }
+    }
+
+    /// The checkpoint of the log as it is.
+    pub fn head_checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            origin: self.origin(),
+            size: self.tree.size(),
+            root: self.tree.root(),
+        }
+    }
+
+    /// How many records, from the first on, the largest counting checkpoint covers.
+    pub fn covered(&self) -> u64 {
+        let sizes = self.checkpoints.iter().map(|checkpoint| checkpoint.size);
+        sizes.max().unwrap_or(0)
+    }
+
+    /// Whether something critical could not be read, so that a revocation may be hidden. Nobody but the reader of a report should go on
+    /// then.
+    pub fn is_blind(&self) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|finding| finding.about.is_critical() && finding.problem.is_unread())
+    }
+
+    /// The receipt that the log supports for a session: of the last record that ended it with this root.
+    pub fn receipt_of(&self, kind: ReceiptKind, session: SessionId, root: Key) -> Option<Receipt> {
+        let mut ends = self.ends.iter().rev();
+        let (position, end) =
+            ends.find(|(_, end)| end.finished && end.session == session && end.root == root)?;
+        Some(Receipt {
+            kind,
+            store: self.store,
+            subject: root,
+            session,
+            position: *position,
+            chain: end.chain,
+        })
+    }
+
+    /// The receipt of a session with this root that counts, signed ones first.
+    pub fn receipt(&self, session: SessionId, root: Key) -> Option<&ReceiptState> {
+        let of = |state: &&ReceiptState| {
+            state.receipt.session == session && state.receipt.subject == root
+        };
+        let found = self.receipts.iter().filter(of);
+        found.max_by_key(|state| !state.signers.is_empty())
+    }
+}
+
+/// Reads what a record says of a session; `None` where it states no root.
+fn session_end(record: &asl_store::log::Record) -> Option<SessionEnd> {
+    use format::session_payload as np;
+    if record.record_type != format::RECORD_SESSION || record.payload.len() < np::LEN {
+        return None;
+    }
+    let root = Key(np::ROOT.array(&record.payload));
+    (root != Key::ZERO).then(|| SessionEnd {
+        session: SessionId(np::SESSION.array(&record.payload)),
+        root,
+        finished: np::KIND.u8(&record.payload) == format::SESSION_FINISHED,
+        chain: record.chain,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,514 @@
+//! Folding the log: what its records of authority name is read and judged as far as it can be at that place; what depends on
+//! later manifests (revocations, voided updates) or on the tree is judged at the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use asl_store::id::Digest;
+use asl_store::log::Record;
+use asl_store::{Authority, AuthorityRecord, Key, LogPosition, StoreHandle, StoreId};
+
+use super::finding::{Finding, Problem};
+use super::{
+    CLAIMS_MAX, CheckpointState, Domain, DomainError, ReceiptState, SessionEnd, session_end,
+};
+use crate::chain::{Candidate, Chain, ChainError};
+use crate::checkpoint::{Origin, SignedCheckpoint};
+use crate::dam::{DAM_LEN_MAX, Dam, Roles};
+use crate::error::Result;
+use crate::id::KeyId;
+use crate::key::PublicKey;
+use crate::note::NOTE_LEN_MAX;
+use crate::policy::POLICY_LEN;
+use crate::receipt::Receipt;
+use crate::sign::{Context, Signature};
+use crate::tlog::{Frontier, TreeHash};
+use crate::witness::Quorum;
+
+/// No signature artifact is longer.
+const SIGNATURE_LEN_MAX: usize = 256;
+
+/// A checkpoint that a listed key signed.
+struct CheckpointClaim {
+    record: LogPosition,
+    key: Key,
+    size: u64,
+    root: TreeHash,
+    signers: Vec<KeyId>,
+    cosigners: Vec<KeyId>,
+    /// The manifest in force at the record.
+    in_force: Key,
+}
+
+/// A verified signature of a receipt.
+struct ReceiptSignature {
+    record: LogPosition,
+    artifact: Key,
+    signer: KeyId,
+    in_force: Key,
+}
+
+struct ReceiptClaim {
+    key: Key,
+    receipt: Receipt,
+    record: LogPosition,
+    signatures: Vec<ReceiptSignature>,
+}
+
+struct Walk<'s> {
+    store: &'s StoreHandle,
+    store_id: StoreId,
+    chain: Option<Chain>,
+    manifests: BTreeMap<Key, LogPosition>,
+    checkpoints: Vec<CheckpointClaim>,
+    receipts: Vec<ReceiptClaim>,
+    receipt_at: HashMap<Key, usize>,
+    ends: BTreeMap<LogPosition, SessionEnd>,
+    findings: Vec<Finding>,
+    failed: Option<DomainError>,
+}
+
+pub(super) fn read(store: &StoreHandle) -> Result<Option<Domain>> {
+    let store_id = store.with_state(asl_store::state::State::store_id);
+    let mut walk = Walk {
+        store,
+        store_id,
+        chain: None,
+        manifests: BTreeMap::new(),
+        checkpoints: Vec::new(),
+        receipts: Vec::new(),
+        receipt_at: HashMap::new(),
+        ends: BTreeMap::new(),
+        findings: Vec::new(),
+        failed: None,
+    };
+    let mut tree = Frontier::new();
+    let mut head = Digest([0; 32]);
+    store.records(LogPosition(0), &mut |record, raw| {
+        tree.push_record(raw);
+        head = record.chain;
+        walk.record(record);
+        Ok(())
+    })?;
+    if let Some(error) = walk.failed {
+        return Err(error.into());
+    }
+    if walk.chain.is_none() {
+        return Ok(None);
+    }
+    let roots = roots(store, &walk.checkpoints, &tree)?;
+    Ok(walk.judge(tree, head, &roots))
+}
+
+/// The roots of the tree at the sizes that checkpoints state.
+fn roots(
+    store: &StoreHandle,
+    checkpoints: &[CheckpointClaim],
+    whole: &Frontier,
+) -> Result<HashMap<u64, TreeHash>> {
+    let mut wanted: BTreeSet<u64> = checkpoints.iter().map(|claim| claim.size).collect();
+    let mut roots = HashMap::new();
+    for size in [0, whole.size()] {
+        if wanted.remove(&size) {
+            let tree = if size == 0 { &Frontier::new() } else { whole };
+            roots.insert(size, tree.root());
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(roots);
+    }
+    let mut tree = Frontier::new();
+    store.records(LogPosition(0), &mut |_, raw| {
+        tree.push_record(raw);
+        if wanted.contains(&tree.size()) {
+            roots.insert(tree.size(), tree.root());
+        }
+        Ok(())
+    })?;
+    Ok(roots)
+}
+
+/// An artifact that a record names, hidden or not; never more than `max` bytes, whatever a hostile store holds.
+fn fetch(store: &StoreHandle, key: &Key, max: usize) -> Result<Vec<u8>, Problem> {
+    let found = store.lookup_part(key).map_err(Problem::Unreadable)?;
+    let len = found.ok_or(Problem::Missing)?.raw_len;
+    let max = max as u64;
+    if len > max {
+        return Err(Problem::TooLong { len, max });
+    }
+    store.get_part(key).map_err(Problem::Unreadable)
+}
+
+impl Walk<'_> {
+    fn record(&mut self, record: &Record) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Some(end) = session_end(record) {
+            self.ends.insert(record.position, end);
+        }
+        let Some(AuthorityRecord { kind, keys }) = AuthorityRecord::of_record(record) else {
+            return;
+        };
+        let (position, body) = (record.position, keys[0]);
+        let judged = match kind {
+            Authority::Dam => self.dam(position, &keys),
+            Authority::Checkpoint | Authority::Witness => self.checkpoint(position, kind, body),
+            Authority::Receipt => self.receipt(position, &keys),
+            Authority::Policy | Authority::Lineage => Err(Problem::NotJudged),
+        };
+        if let Err(problem) = judged {
+            self.find(position, kind, body, problem);
+        }
+    }
+
+    fn find(&mut self, position: LogPosition, about: Authority, artifact: Key, problem: Problem) {
+        self.findings.push(Finding {
+            position,
+            about,
+            artifact,
+            problem,
+        });
+    }
+
+    fn dam(&mut self, position: LogPosition, keys: &[Key]) -> Result<(), Problem> {
+        let key = keys[0];
+        let known = |chain: &Chain| chain.node(&key).is_some();
+        if self.chain.as_ref().is_some_and(known) {
+            // A record that was logged again from blocks.
+            return Ok(());
+        }
+        let taken = self.take_dam(position, keys);
+        match (taken, &self.chain) {
+            (Ok(()), _) => {
+                self.manifests.insert(key, position);
+                // It may have been refused before for want of signatures that came later.
+                let about =
+                    |finding: &Finding| finding.about == Authority::Dam && finding.artifact == key;
+                self.findings.retain(|finding| !about(finding));
+                Ok(())
+            }
+            (Err(source), None) => {
+                self.failed = Some(DomainError::Genesis {
+                    position,
+                    dam: key,
+                    source: Box::new(source),
+                });
+                Ok(())
+            }
+            (Err(Problem::Manifest(ChainError::Replayed { .. })), _) => Ok(()),
+            (Err(problem), Some(chain)) => {
+                if known(chain) {
+                    self.manifests.insert(key, position);
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    fn take_dam(&mut self, position: LogPosition, keys: &[Key]) -> Result<(), Problem> {
+        let bytes = fetch(self.store, &keys[0], DAM_LEN_MAX)?;
+        let dam = Dam::decode(&bytes).map_err(|refusal| Problem::Manifest(refusal.into()))?;
+        let policy = fetch(self.store, &dam.policy, POLICY_LEN)?;
+        let mut signatures = Vec::new();
+        for key in &keys[1..] {
+            match fetch(self.store, key, SIGNATURE_LEN_MAX) {
+                Ok(signature) => signatures.push(signature),
+                // The others may be enough.
+                Err(problem) => self.find(position, Authority::Dam, *key, problem),
+            }
+        }
+        let candidate = Candidate {
+            dam: &bytes,
+            policy: &policy,
+            signatures: signatures.iter().map(Vec::as_slice).collect(),
+        };
+        match &mut self.chain {
+            Some(chain) => {
+                chain.extend(&candidate).map_err(Problem::Manifest)?;
+            }
+            None => self.chain = Some(Chain::genesis(&candidate).map_err(Problem::Manifest)?),
+        }
+        Ok(())
+    }
+
+    fn checkpoint(
+        &mut self,
+        record: LogPosition,
+        about: Authority,
+        key: Key,
+    ) -> Result<(), Problem> {
+        let chain = self.chain.as_ref().ok_or(Problem::BeforeDomain)?;
+        if self.checkpoints.len() >= CLAIMS_MAX {
+            return Err(Problem::TooMany);
+        }
+        let head = chain.head();
+        let in_force = head.key;
+        let bytes = fetch(self.store, &key, NOTE_LEN_MAX)?;
+        let origin = Origin {
+            domain: chain.domain(),
+            store: self.store_id,
+        };
+        let keys = keys_with(&head.dam, Roles::CHECKPOINT);
+        let signed = SignedCheckpoint::open(&bytes, &origin, &keys).map_err(Problem::Checkpoint)?;
+        let (size, root) = (signed.checkpoint().size, signed.checkpoint().root);
+        if size > record.0 {
+            return Err(Problem::CheckpointSize { size });
+        }
+        let members = head.dam.witness.members.iter();
+        let members = members.map(|member| (member.name.as_str(), member.key));
+        // A manifest without witnesses makes no quorum, and nobody to count.
+        let (mut cosigners, mut wrong) = (BTreeSet::new(), None);
+        if let Ok(quorum) = Quorum::new(members, usize::from(head.dam.witness.threshold)) {
+            match quorum.tally(&signed) {
+                Ok(tally) => {
+                    cosigners.extend(tally.cosigners.iter().map(|cosigner| cosigner.key.id()));
+                }
+                Err(error) => wrong = Some(Problem::Cosignature(error)),
+            }
+        }
+        let mut signers: Vec<KeyId> = signed.signers().iter().map(PublicKey::id).collect();
+        signers.sort();
+        self.checkpoints.push(CheckpointClaim {
+            record,
+            key,
+            size,
+            root,
+            signers,
+            cosigners: cosigners.into_iter().collect(),
+            in_force,
+        });
+        if let Some(problem) = wrong {
+            self.find(record, about, key, problem);
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self, record: LogPosition, keys: &[Key]) -> Result<(), Problem> {
+        let key = keys[0];
+        let bytes = fetch(self.store, &key, Receipt::LEN_MAX)?;
+        let at = match self.receipt_at.get(&key) {
+            Some(at) => *at,
+            None => {
+                if self.receipts.len() >= CLAIMS_MAX {
+                    return Err(Problem::TooMany);
+                }
+                let receipt = self.agrees(&bytes)?;
+                self.receipts.push(ReceiptClaim {
+                    key,
+                    receipt,
+                    record,
+                    signatures: Vec::new(),
+                });
+                self.receipt_at.insert(key, self.receipts.len() - 1);
+                self.receipts.len() - 1
+            }
+        };
+        for artifact in &keys[1..] {
+            match self.receipt_signature(&bytes, artifact) {
+                Ok((signer, in_force)) => {
+                    let signatures = &mut self.receipts[at].signatures;
+                    if signatures.len() < CLAIMS_MAX
+                        && signatures.iter().all(|known| known.artifact != *artifact)
+                    {
+                        signatures.push(ReceiptSignature {
+                            record,
+                            artifact: *artifact,
+                            signer,
+                            in_force,
+                        });
+                    }
+                }
+                Err(problem) => self.find(record, Authority::Receipt, *artifact, problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a receipt and compares it with the log so far.
+    fn agrees(&self, bytes: &[u8]) -> Result<Receipt, Problem> {
+        let receipt = Receipt::decode(bytes).map_err(Problem::Receipt)?;
+        let position = receipt.position;
+        if receipt.store != self.store_id {
+            let found = receipt.store;
+            return Err(Problem::ReceiptStore { found });
+        }
+        let end = self
+            .ends
+            .get(&position)
+            .ok_or(Problem::ReceiptPosition { position })?;
+        if end.session != receipt.session || end.root != receipt.subject || !end.finished {
+            return Err(Problem::ReceiptSubject { position });
+        }
+        if end.chain != receipt.chain {
+            return Err(Problem::ReceiptChain { position });
+        }
+        Ok(receipt)
+    }
+
+    /// Who signed a receipt, and by which manifest.
+    fn receipt_signature(&self, receipt: &[u8], artifact: &Key) -> Result<(KeyId, Key), Problem> {
+        let chain = self.chain.as_ref().ok_or(Problem::BeforeDomain)?;
+        let bytes = fetch(self.store, artifact, SIGNATURE_LEN_MAX)?;
+        let signature = Signature::decode(&bytes).map_err(Problem::Signature)?;
+        let head = chain.head();
+        let key = keys_with(&head.dam, Roles::PRODUCE)
+            .into_iter()
+            .find(|key| key.id() == signature.signer)
+            .ok_or(Problem::Unlisted {
+                key: signature.signer,
+            })?;
+        signature
+            .verify(Context::Receipt, &chain.domain(), receipt, &key)
+            .map_err(Problem::Signature)?;
+        Ok((key.id(), head.key))
+    }
+
+    /// Judges what had to wait for the end of the log.
+    fn judge(
+        mut self,
+        tree: Frontier,
+        head: Digest,
+        roots: &HashMap<u64, TreeHash>,
+    ) -> Option<Domain> {
+        let chain = self.chain.take()?;
+        let (checkpoints, covered) = self.judge_checkpoints(&chain, roots);
+        let receipts = self.judge_receipts(&chain, covered);
+        let mut findings = self.findings;
+        findings.sort_by_key(|finding| finding.position);
+        Some(Domain {
+            store: self.store_id,
+            chain,
+            manifests: self.manifests,
+            tree,
+            head,
+            checkpoints,
+            receipts,
+            ends: self.ends,
+            findings,
+        })
+    }
+
+    fn judge_checkpoints(
+        &mut self,
+        chain: &Chain,
+        roots: &HashMap<u64, TreeHash>,
+    ) -> (Vec<CheckpointState>, u64) {
+        let mut claims = std::mem::take(&mut self.checkpoints);
+        // What a checkpoint covers is more than itself: the largest come first, so that a counting one makes earlier
+        // ones by keys revoked since count too.
+        claims.sort_by_key(|claim| std::cmp::Reverse((claim.size, claim.record)));
+        let mut counting = Vec::new();
+        let mut covered = 0;
+        for claim in claims {
+            match self.judge_checkpoint(chain, roots, &claim, covered) {
+                Ok(signers) => {
+                    covered = covered.max(claim.size);
+                    counting.push(CheckpointState {
+                        record: claim.record,
+                        key: claim.key,
+                        size: claim.size,
+                        root: claim.root,
+                        signers,
+                        cosigners: claim.cosigners,
+                    });
+                }
+                Err(problem) => {
+                    self.find(claim.record, Authority::Checkpoint, claim.key, problem);
+                }
+            }
+        }
+        counting.sort_by_key(|state| state.record);
+        (counting, covered)
+    }
+
+    fn judge_checkpoint(
+        &self,
+        chain: &Chain,
+        roots: &HashMap<u64, TreeHash>,
+        claim: &CheckpointClaim,
+        covered: u64,
+    ) -> Result<Vec<KeyId>, Problem> {
+        let (size, found) = (claim.size, claim.root);
+        match roots.get(&size) {
+            Some(root) if *root == found => {}
+            Some(root) => {
+                let expected = *root;
+                return Err(Problem::CheckpointRoot {
+                    size,
+                    expected,
+                    found,
+                });
+            }
+            None => return Err(Problem::CheckpointSize { size }),
+        }
+        let node = on_path(chain, claim.in_force)?;
+        let covered = covered > claim.record.0;
+        let (mut signers, mut refused) = (Vec::new(), None);
+        for key in &claim.signers {
+            match chain.signature_counts(key, self.store_id, claim.record, covered) {
+                Ok(()) => signers.push(*key),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        match refused {
+            Some(refusal) if signers.is_empty() => return Err(Problem::Refused(refusal)),
+            _ => {}
+        }
+        let policy = &chain.head().policy;
+        policy
+            .accept_checkpoint(&node.dam.witness, &claim.cosigners)
+            .map_err(Problem::Refused)?;
+        Ok(signers)
+    }
+
+    fn judge_receipts(&mut self, chain: &Chain, covered: u64) -> Vec<ReceiptState> {
+        let mut states = Vec::new();
+        for claim in std::mem::take(&mut self.receipts) {
+            let mut signers = BTreeMap::new();
+            for signature in claim.signatures {
+                let ReceiptSignature {
+                    record,
+                    signer,
+                    in_force,
+                    ..
+                } = signature;
+                let counts = on_path(chain, in_force).and_then(|_| {
+                    let covered = covered > record.0;
+                    chain
+                        .signature_counts(&signer, self.store_id, record, covered)
+                        .map_err(Problem::Refused)
+                });
+                match counts {
+                    Ok(()) => {
+                        signers.entry(signer).or_insert(record);
+                    }
+                    Err(problem) => {
+                        self.find(record, Authority::Receipt, signature.artifact, problem);
+                    }
+                }
+            }
+            states.push(ReceiptState {
+                key: claim.key,
+                receipt: claim.receipt,
+                signers,
+                record: claim.record,
+            });
+        }
+        states
+    }
+}
+
+/// The principals of a manifest that have a role.
+fn keys_with(dam: &Dam, role: Roles) -> Vec<PublicKey> {
+    let principals = dam.principals.iter();
+    principals
+        .filter(|principal| principal.roles.contains(role))
+        .map(|principal| principal.key)
+        .collect()
+}
+
+fn on_path(chain: &Chain, dam: Key) -> Result<&crate::chain::Node, Problem> {
+    let on_path = chain.standing(&dam) == Some(crate::chain::Standing::OnPath);
+    let node = chain.node(&dam).filter(|_| on_path);
+    node.ok_or(Problem::VoidManifest { dam })
+}

@@ -1,0 +1,83 @@
+//! What can go wrong with a domain: each module states its own refusals, this enum carries them all.
+
+use crate::author::AuthorError;
+use crate::chain::ChainError;
+use crate::checkpoint::CheckpointError;
+use crate::codec::CodecError;
+use crate::dam::DamError;
+use crate::domain::DomainError;
+use crate::files::FileError;
+use crate::id::DomainIdError;
+use crate::key::KeyError;
+use crate::keyfile::KeyFileError;
+use crate::note::NoteError;
+use crate::phrase::PhraseError;
+use crate::policy::{PolicyError, Refusal};
+use crate::sign::SignError;
+use crate::tlog::TreeError;
+use crate::witness::{QuorumError, WitnessError};
+
+/// Result of a domain operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this crate. The variants only carry the refusals of the modules.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Text that is no domain id.
+    #[error(transparent)]
+    DomainId(#[from] DomainIdError),
+    /// A public key or a signature that is refused.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Bytes that are not the one encoding of a document.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A key file that cannot be used.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// A recovery phrase that was mistyped.
+    #[error(transparent)]
+    Phrase(#[from] PhraseError),
+    /// A signature that does not count.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A manifest that breaks a rule on a manifest alone.
+    #[error(transparent)]
+    Dam(#[from] DamError),
+    /// A manifest that does not follow.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A manifest that cannot be made.
+    #[error(transparent)]
+    Author(#[from] AuthorError),
+    /// A store whose first manifest cannot be used.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// Bytes that are no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Refused by the domain's policy.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A file beside the store's own.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] asl_store::Error),
+    /// A note or its signatures.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A tree or a proof.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A quorum that there cannot be.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// A witness that refuses.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+}

@@ -1,0 +1,51 @@
+//! Domains: who vouches for what a store holds.
+//!
+//! A domain is named by the digest of its first authority manifest (DAM) and therefore needs nobody to
+//! register it. Its keys sign later manifests, checkpoints of the log and receipts; its policy says what is
+//! believed. Everything that counts is an artifact named by a critical record of the store's log; nothing
+//! under `meta/` is ever an input.
+//!
+//! This library knows no terminal, no clock, no environment and no chance: time, randomness and passphrases
+//! come in as arguments. (The `age` crate draws the salt and the nonce of an encrypted file itself.)
+//!
+//! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
+
+pub mod author;
+pub mod chain;
+pub mod checkpoint;
+pub mod codec;
+pub mod dam;
+pub mod domain;
+pub mod id;
+pub mod key;
+pub mod keyfile;
+pub mod meta;
+pub mod note;
+pub mod phrase;
+pub mod pin;
+pub mod policy;
+pub mod receipt;
+pub mod sign;
+pub mod tlog;
+pub mod witness;
+
+mod error;
+mod files;
+#[cfg(test)]
+mod fixture;
+
+pub use author::{AuthorError, Draft};
+pub use chain::{Candidate, Chain, ChainError, Standing, Step};
+pub use codec::{CodecError, Document};
+pub use dam::{Dam, DamError, Kind, Roles};
+pub use domain::{Domain, DomainError};
+pub use error::{Error, Result};
+pub use files::FileError;
+pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
+pub use key::{KeyError, PublicKey, Random, Secret, Signer};
+pub use keyfile::{KeyFile, KeyFileError, Role};
+pub use phrase::{Phrase, PhraseError};
+pub use pin::{Compared, Pin};
+pub use policy::{Policy, PolicyError, Refusal};
+pub use receipt::{Receipt, ReceiptKind};
+pub use sign::{Context, SignError, Signature};
