@@ -27,6 +27,9 @@ use crate::reader::{Clock, Message};
 use crate::session;
 use crate::worker::{Chunking, Part, PartContent, Worked, is_zero};
 
+/// Length in bytes from which on a map note is not held back until the next sync.
+const NOTE_LEN: usize = 1 << 20;
+
 /// When to sync.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncPolicy {
@@ -227,6 +230,9 @@ impl Committer {
                 self.counters.slow_reads = self.slow_before + slow_reads
             }
         }
+        if self.note.len() >= NOTE_LEN {
+            self.write_notes()?;
+        }
         if self.writer.pending_bytes() >= self.policy.bytes {
             self.sync()?;
         }
@@ -371,6 +377,16 @@ impl Committer {
 
     /// Writes the map note and makes everything so far durable.
     pub fn sync(&mut self) -> Result<()> {
+        self.write_notes()?;
+        self.writer.sync()?;
+        self.syncs += 1;
+        self.last_sync = self.clock.monotonic();
+        self.durable_bytes = self.map.copied_bytes();
+        Ok(())
+    }
+
+    /// Writes the map note behind the artifacts that it is about.
+    fn write_notes(&mut self) -> Result<()> {
         self.counters.elapsed_ns = self.elapsed().as_nanos() as u64;
         if self.dirty {
             self.note.push(&Entry::Counters(self.counters));
@@ -385,10 +401,6 @@ impl Committer {
             self.counters.new_bytes += bytes;
             self.counters.stored_bytes += bytes;
         }
-        self.writer.sync()?;
-        self.syncs += 1;
-        self.last_sync = self.clock.monotonic();
-        self.durable_bytes = self.map.copied_bytes();
         Ok(())
     }
 

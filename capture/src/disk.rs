@@ -412,6 +412,9 @@ impl Run<'_> {
         // they are must not fill all buffers in turn.
         let (to_workers, messages) = bounded::<(u64, Message)>(2 * workers.len());
         let (to_writer, worked) = bounded::<(u64, Worked)>(queue);
+        // Compressed chunks hold no buffer: what is worked out while a thread is late with
+        // what comes before it must be bounded as well.
+        let (permit, permits) = bounded::<()>(queue + 3 * workers.len());
         let gathering = reader.gathering();
         let sent = Arc::new(AtomicU64::new(0));
         // Not scoped: a thread in a read that never returns must not keep us.
@@ -419,6 +422,9 @@ impl Run<'_> {
             let sent = sent.clone();
             move || {
                 while let Some(message) = reader.step() {
+                    if permit.send(()).is_err() {
+                        return;
+                    }
                     let sequence = sent.fetch_add(1, Ordering::AcqRel);
                     if to_workers.send((sequence, message)).is_err() {
                         return;
@@ -452,6 +458,7 @@ impl Run<'_> {
             }
             while let Some(item) = early.remove(&next) {
                 next += 1;
+                let _ = permits.try_recv();
                 let end = end_of(&item.message);
                 let under_way = sent.load(Ordering::Acquire) - next;
                 self.accept(item, under_way)?;

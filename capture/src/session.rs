@@ -274,12 +274,10 @@ pub fn fold(
             let info = state.block(block);
             info.is_some_and(|info| info.origin == format::ORIGIN_SALVAGED)
         });
-        let (notes, damage) = map_notes(store, session, block)?;
-        folded.lost.extend(damage);
-        for (sequence, entries) in notes {
+        let mut one = |sequence, entries| {
             // An evacuated block that was not removed in time holds it a second time.
             if !seen.insert(sequence) {
-                continue;
+                return Ok(());
             }
             folded.next = folded.next.max(sequence + 1);
             for entry in entries {
@@ -294,21 +292,43 @@ pub fn fold(
                     each(entry)?;
                 }
             }
-        }
+            Ok(())
+        };
+        let damage = map_notes(store, session, block, &mut one)?;
+        folded.lost.extend(damage);
     }
     Ok(folded)
 }
 
-/// The map notes of one block, and what is wrong with it.
-type MapNotes = (Vec<(u64, Vec<Entry>)>, Option<String>);
+/// Why going through a block's notes ended early.
+enum Ended {
+    /// The block cannot be read on.
+    Read(asl_store::Error),
+    /// Whoever was given a note has failed.
+    Fold(Error),
+}
 
-fn map_notes(store: &StoreHandle, session: SessionId, block: BlockId) -> Result<MapNotes> {
-    let mut notes = Vec::new();
+impl From<asl_store::Error> for Ended {
+    fn from(error: asl_store::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Calls `each` for the map notes of one block: number and entries. Returns what is wrong with
+/// the block.
+fn map_notes(
+    store: &StoreHandle,
+    session: SessionId,
+    block: BlockId,
+    each: &mut dyn FnMut(u64, Vec<Entry>) -> Result<()>,
+) -> Result<Option<String>> {
     let mut damage = None;
     let read = store.notes(block, &mut |note_type, note| {
         if note_type == format::NOTE_MAP {
             match journal::parse(&note) {
-                Some((of, sequence, entries)) if of == session => notes.push((sequence, entries)),
+                Some((of, sequence, entries)) if of == session => {
+                    each(sequence, entries).map_err(Ended::Fold)?;
+                }
                 _ => {
                     damage = Some(format!(
                         "block {block} holds a note that is none of {session}"
@@ -320,10 +340,13 @@ fn map_notes(store: &StoreHandle, session: SessionId, block: BlockId) -> Result<
     });
     match read {
         Ok(()) => {}
-        Err(error @ asl_store::Error::Io { .. }) if !is_missing(&error) => return Err(error.into()),
-        Err(error) => damage = Some(error.to_string()),
+        Err(Ended::Fold(error)) => return Err(error),
+        Err(Ended::Read(error @ asl_store::Error::Io { .. })) if !is_missing(&error) => {
+            return Err(error.into());
+        }
+        Err(Ended::Read(error)) => damage = Some(error.to_string()),
     }
-    Ok((notes, damage))
+    Ok(damage)
 }
 
 fn is_missing(error: &asl_store::Error) -> bool {
@@ -336,17 +359,21 @@ pub fn fingerprint(
     session: SessionId,
 ) -> Result<Option<(u64, u32, [u8; 32])>> {
     for block in blocks_of(store, session) {
-        let entries = map_notes(store, session, block)?.0;
-        for entry in entries.into_iter().flat_map(|(_, entries)| entries) {
-            if let Entry::Fingerprint {
-                offset,
-                len,
-                digest,
-            } = entry
-                && len <= SECTOR_BYTES_MAX
-            {
-                return Ok(Some((offset, len, digest)));
-            }
+        let mut found = None;
+        map_notes(store, session, block, &mut |_, entries| {
+            let fingerprint = |entry: &Entry| match *entry {
+                Entry::Fingerprint {
+                    offset,
+                    len,
+                    digest,
+                } if len <= SECTOR_BYTES_MAX => Some((offset, len, digest)),
+                _ => None,
+            };
+            found = found.or_else(|| entries.iter().find_map(fingerprint));
+            Ok(())
+        })?;
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)

@@ -312,7 +312,7 @@ fn the_swept_capture_has_everything_in_it() {
     .any(|block| {
         let mut any = false;
         reader(&vfs)
-            .notes(block, &mut |kind, _| {
+            .notes::<asl_store::Error>(block, &mut |kind, _| {
                 any |= kind == asl_store::format::NOTE_LEAF;
                 Ok(())
             })

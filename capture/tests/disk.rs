@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use asl_capture::device::fault::FaultDevice;
 use asl_capture::disk::{DiskOptions, End};
 use asl_capture::reader::EndReason;
+use asl_capture::session;
 use asl_store::Compression;
 use common::*;
 
@@ -149,4 +152,24 @@ fn retries_go_on_with_a_finished_capture() {
         disk.log()[mark..].iter().all(|read| read.len <= 512),
         "only single bad sectors are tried"
     );
+}
+
+/// A capture of an unchanged disk is nothing but notes, up to hundreds of MiB of them in a block.
+#[test]
+fn notes_are_read_one_at_a_time() {
+    let vfs = fresh();
+    let disk = FaultDevice::builder(1 << 20).build();
+    let report = run(&vfs, &disk, 1, &disk_options()).unwrap();
+    let store = reader(&vfs);
+    vfs.set_count_reads(true);
+    let mut entries = 0;
+    let mut moments = BTreeSet::new();
+    let folded = session::fold(&store, report.session, &mut |_| {
+        entries += 1;
+        moments.insert(vfs.ops());
+        Ok(())
+    });
+    let notes = folded.unwrap().next;
+    assert!(notes > 8 && entries > 4 * notes, "{entries} in {notes}");
+    assert_eq!(moments.len() as u64, notes, "something is read before each");
 }

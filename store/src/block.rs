@@ -19,6 +19,8 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use crate::error::{Error, Result};
 use crate::format::{self, block_header as bh, block_trailer as bt, toc_entry as te};
 use crate::frame::{Frame, FrameInfo, FrameSalt};
@@ -187,9 +189,9 @@ pub struct BlockWriter {
     salt: FrameSalt,
     entries: Vec<Entry>,
     end: u64,
-    /// Frames from this index on are not known to be durable; their bytes follow.
+    /// Frames from this index on are not known to be durable; their stored bytes follow.
     durable_entries: usize,
-    pending: Vec<Frame>,
+    pending: Vec<Bytes>,
     pending_bytes: u64,
     name_durable: bool,
     /// A sync failed, of the file or of its name: what the medium holds beyond the
@@ -337,7 +339,7 @@ impl BlockWriter {
         });
         self.end += space;
         self.pending_bytes += space;
-        self.pending.push(frame);
+        self.pending.push(frame.stored);
         Ok(offset)
     }
 
@@ -376,7 +378,11 @@ impl BlockWriter {
                 stored: stored.into(),
             });
         }
-        frames.extend(self.pending);
+        let pending = self.entries[self.durable_entries..].iter();
+        frames.extend(pending.zip(self.pending).map(|(entry, stored)| Frame {
+            info: entry.info,
+            stored,
+        }));
         Ok(frames)
     }
 
@@ -388,7 +394,7 @@ impl BlockWriter {
         let at =
             at.map_err(|_| Error::damaged(&self.path, offset.into(), "no frame starts here"))?;
         if at >= self.durable_entries {
-            return Ok(self.pending[at - self.durable_entries].stored.to_vec());
+            return Ok(self.pending[at - self.durable_entries].to_vec());
         }
         read_stored(&*self.file, &self.path, &self.entries[at])
     }

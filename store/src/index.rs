@@ -10,7 +10,9 @@
 //! Memory is bounded by the flush threshold, the fan-out tables and the filters
 //! (about two bytes a key), not by what is stored.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 
 use crate::block;
 use crate::current;
@@ -57,10 +59,34 @@ impl Loaded {
     }
 }
 
+/// An entry of level 0 as one of a set, found by its key. A map would hold every key twice,
+/// and there are hundreds of thousands of them.
+struct ByKey(IndexRecord);
+
+impl Borrow<Key> for ByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
 /// The index of one state.
 pub struct Index {
     shards: u32,
-    level0: HashMap<Key, IndexRecord>,
+    level0: HashSet<ByKey>,
     /// By shard, newest first.
     segments: Vec<Vec<Loaded>>,
     /// By shard.
@@ -76,7 +102,7 @@ impl Index {
         let shards = state.params().shards;
         let mut index = Self {
             shards,
-            level0: HashMap::new(),
+            level0: HashSet::new(),
             segments: (0..shards).map(|_| Vec::new()).collect(),
             health: vec![ShardHealth::Whole; shards as usize],
             problems: Vec::new(),
@@ -193,8 +219,9 @@ impl Index {
 
     /// Adds an entry of level 0; it hides older ones.
     pub fn insert(&mut self, record: IndexRecord) {
-        let slot = self.level0.entry(record.key).or_insert(record);
-        *slot = rebuild::newer(*slot, record);
+        let older = self.level0.get(&record.key);
+        let newest = older.map_or(record, |older| rebuild::newer(older.0, record));
+        self.level0.replace(ByKey(newest));
     }
 
     /// Entries in level 0.
@@ -203,21 +230,21 @@ impl Index {
     }
 
     /// Level 0's entries in key order.
-    pub fn level0_sorted(&self) -> Vec<IndexRecord> {
-        let mut records: Vec<_> = self.level0.values().copied().collect();
+    pub fn level0_sorted(&self) -> Vec<&IndexRecord> {
+        let mut records: Vec<_> = self.level0.iter().map(|entry| &entry.0).collect();
         records.sort_unstable_by_key(|record| record.key);
         records
     }
 
     /// Forgets level 0: a flush made it segments.
     pub fn clear_level0(&mut self) {
-        self.level0 = HashMap::new();
+        self.level0 = HashSet::new();
     }
 
     /// The newest entry of `key`, tombstones included.
     pub fn newest(&self, key: &Key) -> Result<Option<IndexRecord>> {
-        if let Some(record) = self.level0.get(key) {
-            return Ok(Some(*record));
+        if let Some(entry) = self.level0.get(key) {
+            return Ok(Some(entry.0));
         }
         for loaded in &self.segments[key.shard(self.shards) as usize] {
             if loaded.may_contain(key)
@@ -244,7 +271,7 @@ impl Index {
     /// Where the artifact of `key` is, hidden or not: for those that it is a part of.
     pub fn stored(&self, key: &Key) -> Result<Option<IndexRecord>> {
         let placed = |record: &IndexRecord| record.has_place().then(|| record.revealed());
-        if let Some(found) = self.level0.get(key).and_then(placed) {
+        if let Some(found) = self.level0.get(key).and_then(|entry| placed(&entry.0)) {
             return Ok(Some(found));
         }
         for loaded in &self.segments[key.shard(self.shards) as usize] {
@@ -264,7 +291,8 @@ impl Index {
         for shard in 0..self.shards {
             let of_shard =
                 level0[from..].partition_point(|record| record.key.shard(self.shards) == shard);
-            let newest = level0[from..from + of_shard].to_vec();
+            let newest = level0[from..from + of_shard].iter();
+            let newest = newest.map(|record| **record).collect();
             from += of_shard;
             for record in self.merged(shard, newest) {
                 let record = record?;

@@ -68,10 +68,12 @@ impl StoreWriter {
                 let made = if whole {
                     // A tombstone over everything there is hides nothing more, unless it
                     // alone remembers where a part of something else is.
-                    let mut records = index.merged(shard, newest.to_vec()).filter(|record| {
-                        let record = record.as_ref();
-                        !record.is_ok_and(|record| record.is_tombstone() && !record.has_place())
-                    });
+                    let mut records = index
+                        .merged(shard, newest.iter().map(|record| **record).collect())
+                        .filter(|record| {
+                            let record = record.as_ref();
+                            !record.is_ok_and(|record| record.is_tombstone() && !record.has_place())
+                        });
                     removed.extend(old.iter().map(|segment| (segment.shard, segment.number)));
                     write_segment(&*vfs, state.store_id(), place, counts, &mut records)?
                 } else {
@@ -80,7 +82,7 @@ impl StoreWriter {
                         state.store_id(),
                         place,
                         counts,
-                        &mut newest.iter().copied().map(Ok),
+                        &mut newest.iter().map(|record| Ok(**record)),
                     )?
                 };
                 vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;

@@ -389,13 +389,16 @@ impl StoreWriter {
         });
         let mut hidden = Vec::new();
         if let Some(id) = last {
-            let read = self.handle.clone().notes(id, &mut |note_type, note| {
-                if note_type == format::NOTE_TOMBSTONES {
-                    let (_, keys) = frame::parse_tombstones(&note).unwrap_or_default();
-                    hidden.push((keys, id));
-                }
-                Ok(())
-            });
+            let read = self
+                .handle
+                .clone()
+                .notes::<Error>(id, &mut |note_type, note| {
+                    if note_type == format::NOTE_TOMBSTONES {
+                        let (_, keys) = frame::parse_tombstones(&note).unwrap_or_default();
+                        hidden.push((keys, id));
+                    }
+                    Ok(())
+                });
             if let Err(error) = read {
                 self.recovery.foreign.push(error.to_string());
             }

@@ -107,7 +107,9 @@ impl StoreWriter {
             let level0 = level0
                 .iter()
                 .filter(|entry| entry.key.shard(shards) == shard);
-            let old = view.index.merged(shard, level0.copied().collect());
+            let old = view
+                .index
+                .merged(shard, level0.map(|record| **record).collect());
             found.extend(old.filter_map(Result::ok).filter(|entry| {
                 range.contains(&entry.key)
                     && lost.contains(&entry.block)

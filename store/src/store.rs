@@ -367,12 +367,13 @@ impl StoreHandle {
         Ok((open, info, &bytes[format::frame_header::LEN..]))
     }
 
-    /// The notes of a block in the order they were written, checked.
-    pub fn notes(
+    /// The notes of a block in the order they were written, checked, one at a time: all of
+    /// them may be too many for memory.
+    pub fn notes<E: From<Error>>(
         &self,
         id: BlockId,
-        each: &mut dyn FnMut(u32, Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
+        each: &mut dyn FnMut(u32, Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let open = self.open_file(id)?;
         let sealed = block::read_sealed(&*open.file, &open.path)?;
         for entry in sealed

@@ -31,13 +31,16 @@ use crate::log::LogEnd;
 use crate::store::StoreHandle;
 use crate::vfs::Vfs;
 
+/// Each holds a table of contents, up to 12 MiB with what it was read from, and its window.
+const THREADS_MAX: usize = 8;
+
 /// How thoroughly to look, and with what.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyOptions {
     /// Leaves out the frames: of each block only header, table of contents and
     /// trailer are read, and no tree is walked.
     pub quick: bool,
-    /// Threads that read blocks; at least one is used.
+    /// Threads that read blocks; at least one and at most 8 are used.
     pub threads: usize,
     /// Bytes of memory for the comparison of the index with the blocks. With less,
     /// the tables of contents are read more often.
@@ -280,7 +283,8 @@ impl Run<'_> {
                 work(&mut buffers, item);
             }
         };
-        let threads = self.options.threads.clamp(1, items.len().max(1));
+        let threads = self.options.threads.min(THREADS_MAX);
+        let threads = threads.clamp(1, items.len().max(1));
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(worker);

@@ -19,7 +19,7 @@ use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
 use crate::current::{self, Current, Hint};
 use crate::error::{Error, Result};
 use crate::format;
-use crate::frame::{self, Frame, FrameInfo};
+use crate::frame::{self, Frame};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
 use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
@@ -92,7 +92,8 @@ pub struct StoreWriter {
     session: SessionId,
     packed: Option<BlockWriter>,
     packed_artifacts: u32,
-    pending: HashMap<Key, FrameInfo>,
+    /// Artifacts of the open block: which of its frames each one is.
+    pending: HashMap<Key, u32>,
     /// Blocks whose frames went to another one: places that were given out stay good.
     moved: HashMap<BlockId, BlockId>,
     /// The first segment number that this writer has not used, should a record that
@@ -346,19 +347,24 @@ impl StoreWriter {
     /// in the open one.
     pub fn has(&self, key: &Key, flags: u16) -> bool {
         let covered = |of: u16| of & flags == flags;
-        self.pending
-            .get(key)
-            .is_some_and(|info| covered(info.flags))
+        self.pending_entry(key)
+            .is_some_and(|entry| covered(entry.info.flags))
             || self
                 .handle
                 .dedup_hit(key)
                 .is_some_and(|record| covered(record.flags))
     }
 
+    /// The newest frame of the open block that is the artifact of `key`.
+    fn pending_entry(&self, key: &Key) -> Option<&block::Entry> {
+        let at = *self.pending.get(key)?;
+        self.packed.as_ref()?.entries().get(at as usize)
+    }
+
     /// Whether an artifact that [`has`](Self::has) knows can be read; one that is
     /// not committed yet can.
     pub(crate) fn is_intact(&self, key: &Key) -> bool {
-        self.pending.contains_key(key) || self.handle.copy_to(key, &mut std::io::sink()).is_ok()
+        self.pending_entry(key).is_some() || self.handle.copy_to(key, &mut std::io::sink()).is_ok()
     }
 
     /// Stores one artifact unless it is there already. Small ones are packed; one at
@@ -380,7 +386,7 @@ impl StoreWriter {
         let key = frame.info.key;
         let stored = self.handle.lookup(&key).ok().flatten();
         frame.info.flags |= stored.map_or(0, |record| record.flags)
-            | self.pending.get(&key).map_or(0, |info| info.flags);
+            | self.pending_entry(&key).map_or(0, |entry| entry.info.flags);
         let params = self.params();
         let large = frame.info.encoding != format::ENCODING_CHUNKED
             && frame.info.raw_len >= params.small_threshold;
@@ -397,10 +403,11 @@ impl StoreWriter {
         if full {
             self.commit()?;
         }
-        let info = frame.info;
         self.append_packed(frame)?;
         self.packed_artifacts += 1;
-        self.pending.insert(info.key, info);
+        let frames = self.packed.as_ref().map_or(0, BlockWriter::frames);
+        // A block has fewer frames than 32 bits count.
+        self.pending.insert(key, frames as u32 - 1);
         Ok(Put::Stored(space))
     }
 
@@ -672,15 +679,9 @@ impl StoreWriter {
     /// Reads back an artifact that may still be in the open block, even if it was
     /// hidden since it was stored.
     pub fn get(&self, key: &Key) -> Result<Vec<u8>> {
-        if let (Some(info), Some(block)) = (self.pending.get(key), &self.packed)
-            && let Some(entry) = block
-                .entries()
-                .iter()
-                .rev()
-                .find(|entry| entry.info.key == *key)
-        {
+        if let (Some(entry), Some(block)) = (self.pending_entry(key), &self.packed) {
             let stored = block.read_back(entry.offset)?;
-            return crate::frame::decode(info, stored)
+            return crate::frame::decode(&entry.info, stored)
                 .map_err(|what| Error::damaged(block.path(), entry.offset.into(), what));
         }
         self.handle.get_part(key)

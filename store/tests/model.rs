@@ -338,7 +338,9 @@ impl Model {
                 }
                 Ok(())
             };
-            handle.notes(BlockId(id), &mut each).unwrap();
+            handle
+                .notes::<asl_store::Error>(BlockId(id), &mut each)
+                .unwrap();
         }
         let lost: Vec<_> = self.notes.difference(&found).collect();
         assert!(lost.is_empty(), "notes of {lost:?} bytes");

@@ -379,7 +379,8 @@ impl Ledger {
                 }
                 Ok(())
             };
-            w.handle().notes(asl_store::BlockId(id), &mut each).unwrap();
+            let id = asl_store::BlockId(id);
+            w.handle().notes::<Error>(id, &mut each).unwrap();
         }
         for note in &self.notes {
             assert!(found.contains(note), "a note is lost");
