@@ -10,6 +10,7 @@ use crate::files::FileError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
+use crate::mint::MintError;
 use crate::note::NoteError;
 use crate::phrase::PhraseError;
 use crate::policy::{PolicyError, Refusal};
@@ -62,6 +63,9 @@ pub enum Error {
     /// A file beside the store's own.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A domain that cannot be minted or signed for.
+    #[error(transparent)]
+    Mint(#[from] MintError),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] asl_store::Error),

@@ -4,6 +4,8 @@ pub mod capture_disk;
 pub mod captures;
 pub mod completions;
 pub mod disks;
+pub mod domain;
+pub mod domain_mint;
 pub mod export;
 pub mod get;
 pub mod ls;

@@ -415,12 +415,15 @@ impl StoreWriter {
         });
         let mut repeated = Vec::new();
         if let Some(id) = last {
-            let read = self.handle.clone().notes(id, &mut |note_type, note| {
-                if note_type == format::NOTE_AUTHORITY {
-                    repeated.extend(AuthorityRecord::parse_note(&note));
-                }
-                Ok(())
-            });
+            let read = self
+                .handle
+                .clone()
+                .notes::<Error>(id, &mut |note_type, note| {
+                    if note_type == format::NOTE_AUTHORITY {
+                        repeated.extend(AuthorityRecord::parse_note(&note));
+                    }
+                    Ok(())
+                });
             if let Err(error) = read {
                 self.recovery.foreign.push(error.to_string());
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{At, Captures, Export, Global, KeyPrefix, Label, Show, Size};
+use super::{At, Captures, DomainCommand, Export, Global, KeyPrefix, Label, Show, Size};
 
 /// Keep what a failing disk still gives, and get it back
 ///
@@ -54,6 +54,9 @@ pub enum AslCommand {
     Show(Show),
     /// Write a captured image to a file, a pipe or a disk
     Export(Export),
+    /// Found a domain that vouches for the store; check who does
+    #[command(subcommand, arg_required_else_help = true)]
+    Domain(DomainCommand),
     /// List the machine's disks without touching any of them
     Disks(Disks),
     /// Print a completion script for a shell

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use asl_cli::args::{Asl, AslCommand, StoreCommand};
+use asl_cli::args::{Asl, AslCommand, DomainCommand, StoreCommand};
 use asl_cli::command::{
-    captures, completions, disks, export, get, ls, man, put, rm, stat, store_info, store_init,
-    store_log, store_repair, store_snapshot, store_verify,
+    captures, completions, disks, domain, domain_mint, export, get, ls, man, put, rm, stat,
+    store_info, store_init, store_log, store_repair, store_snapshot, store_verify,
 };
 use asl_cli::start::{start, without_command};
 
@@ -37,6 +37,12 @@ fn main() -> ExitCode {
             Some(AslCommand::Captures(_)) => captures::list(face),
             Some(AslCommand::Show(args)) => captures::show(face, &args),
             Some(AslCommand::Export(args)) => export::run(face, &args),
+            Some(AslCommand::Domain(command)) => match command {
+                DomainCommand::Mint(args) => domain_mint::run(face, &args),
+                DomainCommand::Show => domain::show(face),
+                DomainCommand::Verify => domain::verify(face),
+                DomainCommand::Attest(args) => domain::attest(face, &args),
+            },
             Some(AslCommand::Disks(_)) => disks::run(face),
             Some(AslCommand::Completions(args)) => completions::run(face, &args),
             Some(AslCommand::Man(args)) => man::run(face, &args),

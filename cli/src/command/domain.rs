@@ -1,0 +1,389 @@
+//! `asl domain show`, `verify` and `attest`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use asl_bootstrap::domain::{Class, Problem};
+use asl_bootstrap::keyfile::key_file_path;
+use asl_bootstrap::mint::{Attested, Checkpointed, Done};
+use asl_bootstrap::policy::Unsigned;
+use asl_bootstrap::{
+    ChainError, Domain, DomainError, Error, KeyFile, KeyFileError, MintError, ReceiptKind, meta,
+    mint,
+};
+use asl_capture::session::{self, CaptureState};
+use asl_store::{StoreHandle, WriteOptions};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::captures;
+use crate::args::DomainAttest;
+use crate::error::{CliError, Exit, Result};
+use crate::face::Face;
+use crate::report::{Outcome, facts};
+use crate::text;
+
+/// Longest passphrase file that is read.
+const PASSPHRASE_FILE_MAX: u64 = 4096;
+
+/// A refusal of the domain's library as the face tells it; `action` completes "cannot …".
+pub(super) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
+    let place = text::shell_path(store);
+    if let Error::Store(error) = error {
+        return CliError::of_store(action, store, error);
+    }
+    let of = CliError::new(format!("cannot {action}"))
+        .caused_by(error)
+        .exit(exit_of(error));
+    match error {
+        Error::Mint(MintError::Exists { .. }) => {
+            of.hint(format!("see it: asl domain show --store {place}"))
+        }
+        Error::Mint(MintError::NoDomain) => of.hint(format!(
+            "found one: asl domain mint --help (store: {place})"
+        )),
+        Error::KeyFile(KeyFileError::WrongPassphrase) => of.hint(
+            "mind the keyboard layout and the end of the line; only the first line of the file counts",
+        ),
+        Error::Domain(_) | Error::Mint(MintError::Blind) => of.hint(format!(
+            "list what is damaged: asl store verify --store {place}"
+        )),
+        _ => of,
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    match error {
+        Error::Domain(DomainError::Genesis { source, .. }) => exit_of_class(source.class()),
+        Error::Mint(MintError::Blind | MintError::Pending { .. })
+        | Error::KeyFile(KeyFileError::Damaged) => Exit::Integrity,
+        Error::Chain(ChainError::UpdateFork { .. } | ChainError::RotationFork { .. }) => {
+            Exit::Rollback
+        }
+        Error::Refused(_) => Exit::Policy,
+        Error::KeyFile(KeyFileError::EmptyPassphrase) => Exit::Input,
+        Error::KeyFile(
+            KeyFileError::WrongPassphrase
+            | KeyFileError::OtherDomain { .. }
+            | KeyFileError::Foreign,
+        )
+        | Error::Mint(MintError::NoKey { .. })
+        | Error::Chain(_)
+        | Error::Sign(_) => Exit::Authority,
+        Error::Dam(_) | Error::Author(_) => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+fn exit_of_class(class: Class) -> Exit {
+    match class {
+        Class::Note => Exit::Complete,
+        Class::Policy => Exit::Policy,
+        Class::Authority => Exit::Authority,
+        Class::Fork => Exit::Rollback,
+        Class::Integrity => Exit::Integrity,
+    }
+}
+
+/// Reads the first line of a passphrase file.
+pub(super) fn passphrase(path: &Path) -> Result<Zeroizing<String>> {
+    let failed = |error| CliError::of_io("read the passphrase from", path, &error);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PASSPHRASE_FILE_MAX as usize));
+    let file = File::open(path).map_err(failed)?;
+    let mut file = file.take(PASSPHRASE_FILE_MAX);
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match std::str::from_utf8(line) {
+        Ok(line) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
+        _ => Err(CliError::new(format!(
+            "{} does not begin with a line of text",
+            text::path(path)
+        ))
+        .exit(Exit::Input)
+        .hint("put the passphrase into its first line")),
+    }
+}
+
+fn read(face: &Face) -> Result<(&Path, StoreHandle, Domain)> {
+    let (path, store) = face.reader()?;
+    let action = "read the store's domain";
+    let domain = Domain::read(&store)
+        .and_then(|found| found.ok_or_else(|| MintError::NoDomain.into()))
+        .map_err(|error| failed(action, path, &error))?;
+    Ok((path, store, domain))
+}
+
+/// The domain as results show it.
+#[derive(Debug, Serialize)]
+pub(super) struct DomainObject {
+    domain_id: String,
+    name: String,
+    kind: String,
+    version: u64,
+    rotation: u64,
+    store_id: String,
+    manifest: String,
+    roots: Vec<String>,
+    principals: Vec<PrincipalObject>,
+    witnesses: usize,
+    revoked: Vec<String>,
+    log_position: u64,
+    checkpointed_position: u64,
+    signed_receipts: usize,
+    #[serde(skip)]
+    grouped: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PrincipalObject {
+    key_id: String,
+    roles: String,
+}
+
+impl From<&Domain> for DomainObject {
+    fn from(domain: &Domain) -> Self {
+        let head = domain.chain.head();
+        let dam = &head.dam;
+        let principals = dam.principals.iter().map(|principal| PrincipalObject {
+            key_id: principal.key.id().to_string(),
+            roles: principal.roles.to_string(),
+        });
+        let signed = |state: &&_| {
+            let state: &asl_bootstrap::domain::ReceiptState = state;
+            !state.signers.is_empty()
+        };
+        Self {
+            domain_id: domain.id().to_string(),
+            grouped: domain.id().grouped(),
+            name: dam.label.clone(),
+            kind: dam.kind.to_string(),
+            version: dam.version,
+            rotation: dam.rotation,
+            store_id: domain.store.to_string(),
+            manifest: head.key.to_string(),
+            roots: dam.roots.iter().map(|key| key.id().to_string()).collect(),
+            principals: principals.collect(),
+            witnesses: dam.witness.members.len(),
+            revoked: dam.revoked.iter().map(|of| of.key.to_string()).collect(),
+            log_position: domain.tree.size(),
+            checkpointed_position: domain.covered(),
+            signed_receipts: domain.receipts.iter().filter(signed).count(),
+        }
+    }
+}
+
+impl Outcome for DomainObject {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (first, second) = self.grouped.split_at(self.grouped.len().min(40));
+        let mut lines = vec![
+            ("domain", first.to_owned()),
+            ("", second.to_owned()),
+            ("name", text::visible(&self.name).into_owned()),
+            ("kind", format!("{}, version {}", self.kind, self.version)),
+            (
+                "log",
+                format!(
+                    "{} of {} records under a signed checkpoint",
+                    self.checkpointed_position, self.log_position
+                ),
+            ),
+            ("receipts", format!("{} signed", self.signed_receipts)),
+        ];
+        for root in &self.roots {
+            lines.push(("root", format!("{root:.16}")));
+        }
+        for PrincipalObject { key_id, roles } in &self.principals {
+            lines.push(("key", format!("{key_id:.16}  {roles}")));
+        }
+        for key in &self.revoked {
+            lines.push(("revoked", format!("{key:.16}")));
+        }
+        facts(out, &lines)
+    }
+}
+
+/// Shows the domain.
+pub fn show(face: &Face) -> Result {
+    let (_, _, domain) = read(face)?;
+    face.report.result(&DomainObject::from(&domain))?;
+    Ok(Exit::Complete)
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Verified {
+    ok: bool,
+    #[serde(flatten)]
+    domain: DomainObject,
+    findings: Vec<FindingObject>,
+    unsigned_captures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingObject {
+    log_position: u64,
+    artifact: String,
+    what: String,
+}
+
+impl Outcome for Verified {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.domain.show(out)?;
+        for finding in &self.findings {
+            let what = text::visible(&finding.what);
+            let (position, artifact) = (finding.log_position, &finding.artifact);
+            writeln!(out, "record {position}, artifact {artifact:.16}: {what}")?;
+        }
+        for capture in &self.unsigned_captures {
+            writeln!(out, "capture {capture:.8}: nobody signed its receipt")?;
+        }
+        match (self.ok, self.findings.len()) {
+            (true, 0) => writeln!(out, "everything that was signed counts"),
+            (true, _) => writeln!(out, "nothing counts that should not"),
+            (false, _) => writeln!(out, "NOT everything counts"),
+        }
+    }
+}
+
+fn chain_of(problem: &Problem) -> String {
+    let mut what = problem.to_string();
+    let mut link = std::error::Error::source(problem);
+    while let Some(error) = link {
+        what.push_str(": ");
+        what.push_str(&error.to_string());
+        link = error.source();
+    }
+    what
+}
+
+/// Finished captures, as sessions that should have a receipt.
+fn done(path: &Path, store: &StoreHandle) -> Result<Vec<Done>> {
+    let captures = session::list(store)
+        .map_err(|error| captures::failed("list the captures", path, &error))?;
+    let finished = captures.iter().filter_map(|capture| {
+        let root = capture.root?;
+        (capture.state == CaptureState::Finished).then_some(Done {
+            kind: ReceiptKind::Capture,
+            session: capture.session,
+            root,
+        })
+    });
+    Ok(finished.collect())
+}
+
+/// Judges everything, and says what is proven.
+pub fn verify(face: &Face) -> Result {
+    let (path, store, domain) = read(face)?;
+    let differences = meta::compare(&**store.vfs(), &store, &domain, None)
+        .map_err(|error| failed("compare meta/ with the log", path, &error))?;
+    for difference in &differences {
+        if difference.found == meta::Found::Foreign {
+            face.report.warn(&format!(
+                "{} is not as the log says; nothing reads it",
+                difference.path
+            ));
+        }
+    }
+    let mut exit = domain
+        .findings
+        .iter()
+        .map(|finding| finding.problem.class())
+        .max()
+        .map_or(Exit::Complete, exit_of_class);
+    let mut unsigned = Vec::new();
+    for done in done(path, &store)? {
+        let state = domain.receipt(done.session, done.root);
+        if state.is_some_and(|state| !state.signers.is_empty()) {
+            continue;
+        }
+        match domain.chain.head().policy.unsigned_capture() {
+            Ok(Unsigned::Fine) => {}
+            Ok(Unsigned::Report) => unsigned.push(done.session.to_string()),
+            Err(_) => {
+                unsigned.push(done.session.to_string());
+                if exit == Exit::Complete {
+                    exit = Exit::Policy;
+                }
+            }
+        }
+    }
+    let findings = domain.findings.iter().map(|finding| FindingObject {
+        log_position: finding.position.0,
+        artifact: finding.artifact.to_string(),
+        what: chain_of(&finding.problem),
+    });
+    face.report.result(&Verified {
+        ok: exit == Exit::Complete,
+        domain: DomainObject::from(&domain),
+        findings: findings.collect(),
+        unsigned_captures: unsigned,
+    })?;
+    Ok(exit)
+}
+
+/// What was signed.
+#[derive(Debug, Serialize)]
+struct AttestObject {
+    signed: Vec<String>,
+    already_signed: usize,
+    checkpointed_position: u64,
+}
+
+impl Outcome for AttestObject {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        for receipt in &self.signed {
+            writeln!(out, "signed receipt {receipt:.16}")?;
+        }
+        let receipts = text::count(self.signed.len() as u64, "receipt");
+        writeln!(
+            out,
+            "{receipts} signed, {} signed before; the log is signed up to record {}",
+            self.already_signed, self.checkpointed_position
+        )
+    }
+}
+
+/// Signs what has no counting signature.
+pub fn attest(face: &Face, args: &DomainAttest) -> Result {
+    let Some(file) = &args.passphrase_file else {
+        return Err(CliError::new("cannot unlock the keys without a passphrase")
+            .exit(Exit::Input)
+            .hint("add --passphrase-file FILE"));
+    };
+    let (path, mut writer) = face.writer(WriteOptions::default())?;
+    let action = "sign receipts";
+    let failed = |error: &Error| failed(action, path, error);
+    let domain = Domain::read(writer.handle())
+        .and_then(|found| found.ok_or_else(|| MintError::NoDomain.into()))
+        .map_err(|error| failed(&error))?;
+    let passphrase = passphrase(file)?;
+    let keys = KeyFile::load(
+        &**writer.handle().vfs(),
+        &key_file_path(&domain.id()),
+        &passphrase,
+    )
+    .map_err(|error| failed(&error.into()))?;
+    let sessions = done(path, writer.handle())?;
+    let attested = mint::attest(&mut writer, &keys, &sessions).map_err(|error| failed(&error))?;
+    let made = mint::checkpoint(&mut writer, &keys).map_err(|error| failed(&error))?;
+    face.finish(path, writer)?;
+    let mut object = AttestObject {
+        signed: Vec::new(),
+        already_signed: 0,
+        checkpointed_position: match &made {
+            Checkpointed::Made { size, .. } => *size,
+            Checkpointed::Current(state) => state.size,
+        },
+    };
+    for outcome in attested {
+        match outcome {
+            Attested::Signed { receipt, .. } => object.signed.push(receipt.to_string()),
+            Attested::Already { .. } => object.already_signed += 1,
+            Attested::NotInLog => {}
+        }
+    }
+    face.report.result(&object)?;
+    Ok(Exit::Complete)
+}
