@@ -92,7 +92,7 @@ const BUILT_ON: &[(&str, &[&str], &str)] = &[
     ("postcard", &["store"], "store"),
     ("indicatif", &["cli"], "cli"),
     ("walkdir", &["capture"], "capture/src/tree.rs"),
-    ("dialoguer", &["cli"], "bootstrap"),
+    ("dialoguer", &["cli"], "cli/src/command/wizard.rs"),
     ("ed25519-dalek", &["bootstrap"], "bootstrap"),
     ("zeroize", &["bootstrap"], "bootstrap"),
 ];

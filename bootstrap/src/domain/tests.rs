@@ -1,3 +1,5 @@
+//! A domain as it is read from a store: what counts, and what becomes of the rest.
+
 use asl_store::vfs::fault::FaultVfs;
 use asl_store::{Authority, StoreWriter};
 

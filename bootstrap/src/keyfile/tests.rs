@@ -1,3 +1,5 @@
+//! Key files: round trips, wrong passphrases, damage, hostile work factors, power cuts.
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! What lies under meta/: made from the log, never believed, whole after any power cut.
+
 use asl_store::vfs::Vfs as _;
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs};
 

@@ -1,3 +1,5 @@
+//! Minting with a crash or an error at every operation.
+
 use std::sync::Arc;
 
 use asl_store::vfs::fault::{CrashPolicy, FaultVfs};
