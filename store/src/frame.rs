@@ -9,7 +9,7 @@
 //! - Nothing is allocated for a length that was not checked against its ceiling.
 
 use bytes::Bytes;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use crate::format::{self, block_header as bh, frame_header as fh, toc_entry as te};
 use crate::id::{Key, LogPosition};
@@ -188,8 +188,9 @@ impl Frame {
 pub enum Compression {
     /// Not at all.
     None,
-    /// zstd level 1 with the match length that it has for long inputs (on the chunks of
-    /// a disk 6 % less time for 2 % more bytes), raw where it does not pay.
+    /// zstd level 1 with the match length that it has for long inputs and a step of 3
+    /// instead of 2 while nothing matches (on the chunks of a disk, each 6 % less time
+    /// for 2 to 3 % more bytes), raw where it does not pay.
     Auto,
     /// zstd at this level, raw where it does not pay.
     Level(i32),
@@ -212,8 +213,17 @@ impl Encoder {
         };
         let mut compressor = level.and_then(|level| zstd::bulk::Compressor::new(level).ok());
         if let (Compression::Auto, Some(compressor)) = (compression, &mut compressor) {
-            // Refused by no version there is; if it were, only the speed would differ.
-            let _ = compressor.set_parameter(CParameter::MinMatch(7));
+            // For the strategy of level 1 the target length is the step less 1; unless it is
+            // told to, zstd would take it for a wish to leave literals as they are.
+            let fast = [
+                CParameter::MinMatch(7),
+                CParameter::TargetLength(2),
+                CParameter::LiteralCompressionMode(ParamSwitch::Enable),
+            ];
+            for parameter in fast {
+                // Refused by no version there is; if it were, only the speed would differ.
+                let _ = compressor.set_parameter(parameter);
+            }
         }
         Self {
             compressor,

@@ -372,7 +372,7 @@ fn progress_is_shown_only_where_it_can_be_and_is_wanted() {
 fn a_log_gets_a_line_now_and_then() {
     let room = Room::new(LONG_MIB);
     let mut child = room
-        .capture(&["--compression", SLOW])
+        .capture(&["--compression", SLOWEST])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
