@@ -15,7 +15,7 @@
 
 use asl_store::frame::{Compression, Encoder};
 use asl_store::vfs::Vfs;
-use asl_store::{Authority, Key, LogPosition, SessionId, StoreWriter, format};
+use asl_store::{Authority, Key, LogPosition, SessionId, StoreHandle, StoreWriter, format};
 
 use crate::author::Draft;
 use crate::checkpoint::SignedCheckpoint;
@@ -102,9 +102,17 @@ fn pending_path(domain: &DomainId) -> String {
 /// # Errors
 /// [`MintError::Exists`] where the store has a domain and nothing is left to do.
 pub fn begun(writer: &StoreWriter) -> Result<Begun> {
-    let vfs = &**writer.handle().vfs();
+    begun_in(writer.handle())
+}
+
+/// Like [`begun`], for a store that is open for reading: what is found may change until it is opened for writing.
+///
+/// # Errors
+/// As [`begun`].
+pub fn begun_in(store: &StoreHandle) -> Result<Begun> {
+    let vfs = &**store.vfs();
     let pending = pending(vfs)?;
-    if let Some(found) = Domain::read(writer.handle())? {
+    if let Some(found) = Domain::read(store)? {
         let domain = found.id();
         return match pending.contains(&domain) {
             true => Ok(Begun::Unfinished(domain)),

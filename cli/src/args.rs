@@ -18,7 +18,7 @@ pub use self::asl::{
     StoreCommand, StoreInit, StoreLog, StoreRepair, StoreSnapshot, StoreVerify,
 };
 pub use self::capture::{AslCapture, CaptureCommand, CaptureDisk, CaptureFinish};
-pub use self::domain::{DomainAttest, DomainCommand, DomainKind, DomainMint};
+pub use self::domain::{DomainAttest, DomainCommand, DomainKind, DomainMint, DomainShow, Moment};
 pub use self::image::{Captures, Export, Show};
 pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};
 

@@ -19,6 +19,7 @@ pub mod store_log;
 pub mod store_repair;
 pub mod store_snapshot;
 pub mod store_verify;
+mod wizard;
 
 use std::path::Path;
 

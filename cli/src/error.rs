@@ -117,6 +117,27 @@ impl CliError {
         self
     }
 
+    /// Says otherwise what could not be done; why, and what to do, stays.
+    pub fn instead(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// Sets what to do about the first refusal of an operating system among `error` and its sources, at or near `place`.
+    pub fn hint_of(self, error: &(dyn StdError + 'static), place: &Path) -> Self {
+        let mut link = Some(error);
+        while let Some(error) = link {
+            if let Some(refused) = error.downcast_ref::<io::Error>() {
+                return match hint_of_io(refused, place) {
+                    Some(hint) => self.hint(hint),
+                    None => self,
+                };
+            }
+            link = error.source();
+        }
+        self
+    }
+
     /// Appends `error` and its sources to the chain.
     pub fn caused_by(mut self, error: &(dyn StdError + 'static)) -> Self {
         self.causes.extend(causes_of(error));

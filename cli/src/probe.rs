@@ -159,7 +159,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn hint(&self) -> Option<String> {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NotADirectory(path) => format!(
                 "name a directory beside it: asl store init {}",

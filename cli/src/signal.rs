@@ -5,8 +5,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -75,6 +75,23 @@ pub fn remove_when_stopped(file: &Path) -> Watch {
         }
     });
     Watch(Some(handle))
+}
+
+/// A flag that Ctrl-C, SIGTERM and SIGHUP set from here on, for whoever asks questions; it may be cleared. A second Ctrl-C
+/// that finds it set kills.
+pub fn stops() -> Arc<AtomicBool> {
+    static STOPS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let stops = STOPS.get_or_init(|| {
+        let stops = Arc::new(AtomicBool::new(false));
+        // Where this cannot be had, the signals kill, as they do anywhere else. First, so that it sees the flag as it was before
+        // this Ctrl-C.
+        let _ = flag::register_conditional_shutdown(SIGINT, KILLED, stops.clone());
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let _ = flag::register(signal, stops.clone());
+        }
+        stops
+    });
+    stops.clone()
 }
 
 /// Turns Ctrl-C and SIGTERM into a request, from here on.

@@ -16,6 +16,7 @@ const UNKNOWN_SIZE: (u16, u16) = (80, 24);
 const PROGRAMS: &[&str] = &[
     "asl",
     "asl-capture",
+    "asl-promote",
     "df",
     "dmesg",
     "dmsetup",

@@ -1,6 +1,8 @@
 //! The command line of `asl domain`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::UNIX_EPOCH;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -10,8 +12,7 @@ pub enum DomainCommand {
     /// Found a domain: draw its keys and let it vouch for the store
     Mint(DomainMint),
     /// Show the store's domain: id, keys, policy
-    #[command(after_help = "Example:\n  asl domain show --store /mnt/usb/rescue")]
-    Show,
+    Show(DomainShow),
     /// Check every manifest, signature, checkpoint and receipt
     #[command(after_help = "Example:
   asl domain verify --store /mnt/usb/rescue
@@ -34,23 +35,61 @@ pub enum DomainKind {
     Common,
 }
 
+/// A moment in UTC: `2026-11-21T14:30:00Z` (RFC 3339), also with a blank in the middle, without seconds or without a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Unix time in nanoseconds.
+    pub unix_ns: i64,
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let whole = match text.len() {
+            10 => format!("{text} 00:00:00"),
+            16 => format!("{text}:00"),
+            _ => text.to_owned(),
+        };
+        let moment = humantime::parse_rfc3339_weak(&whole).ok();
+        let since = moment.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok());
+        let unix_ns = since.and_then(|since| i64::try_from(since.as_nanos()).ok());
+        match unix_ns {
+            Some(unix_ns) => Ok(Self { unix_ns }),
+            None => Err("not a date and time in UTC, such as 2026-11-21T14:30:00Z".to_owned()),
+        }
+    }
+}
+
+/// `asl domain show`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  asl domain show --qr --store /mnt/usb/rescue")]
+pub struct DomainShow {
+    /// Draw the domain's id as a QR code as well
+    #[arg(long)]
+    pub qr: bool,
+}
+
 /// `asl domain mint`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
+  asl domain mint --store /mnt/usb/rescue
   asl domain mint --name attic --passphrase-file pass --recovery-out phrase \\
       --yes --store /mnt/usb/rescue
 
-The private keys are kept in the store, encrypted: stock age opens the file.
-The recovery phrase is written once; copy it to paper and delete the file. After
+On a terminal, what no flag says is asked, and nothing is written before the
+last answer. The private keys are kept in the store, encrypted: stock age opens
+the file. The recovery phrase is written once; copy it to paper and delete the file. After
 an interruption, the same command goes on with the same domain.")]
 pub struct DomainMint {
     /// What you call the domain
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
 
-    /// What sort of domain
-    #[arg(long, value_enum, default_value = "personal")]
-    pub kind: DomainKind,
+    /// What sort of domain [default: personal]
+    #[arg(long, value_enum)]
+    pub kind: Option<DomainKind>,
 
     /// File whose first line is the passphrase for the private keys
     #[arg(long, value_name = "FILE")]
@@ -63,6 +102,10 @@ pub struct DomainMint {
     /// Do without a recovery phrase: lost keys are lost for good
     #[arg(long)]
     pub no_recovery: bool,
+
+    /// The time now, in UTC, where the clock is wrong
+    #[arg(long, value_name = "RFC3339")]
+    pub time: Option<Moment>,
 
     /// Allow a store that is gone at power-off, and its keys with it
     #[arg(long)]
@@ -84,4 +127,34 @@ pub struct DomainAttest {
     /// File whose first line is the passphrase for the private keys
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        for text in [
+            "2026-11-21T14:30:00Z",
+            "2026-11-21 14:30:00",
+            " 2026-11-21 14:30 ",
+            "2026-11-21T14:30",
+        ] {
+            let moment: Moment = text.parse().unwrap();
+            assert_eq!(moment.unix_ns, 1_795_271_400_000_000_000, "{text}");
+        }
+        let day: Moment = "2026-11-21".parse().unwrap();
+        assert_eq!(day.unix_ns, 1_795_219_200_000_000_000);
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "21.11.2026",
+            "1969-12-31",
+            "14:30",
+        ] {
+            assert!(text.parse::<Moment>().is_err(), "{text}");
+        }
+    }
 }

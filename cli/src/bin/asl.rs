@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             Some(AslCommand::Export(args)) => export::run(face, &args),
             Some(AslCommand::Domain(command)) => match command {
                 DomainCommand::Mint(args) => domain_mint::run(face, &args),
-                DomainCommand::Show => domain::show(face),
+                DomainCommand::Show(args) => domain::show(face, &args),
                 DomainCommand::Verify => domain::verify(face),
                 DomainCommand::Attest(args) => domain::attest(face, &args),
             },

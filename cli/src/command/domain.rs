@@ -18,11 +18,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::captures;
-use crate::args::DomainAttest;
+use crate::args::{DomainAttest, DomainShow};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
+use crate::qr::{self, Drawing};
 use crate::report::{Outcome, facts};
-use crate::text;
+use crate::{secret, text};
 
 /// Longest passphrase file that is read.
 const PASSPHRASE_FILE_MAX: u64 = 4096;
@@ -49,7 +50,7 @@ pub(super) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
         Error::Domain(_) | Error::Mint(MintError::Blind) => of.hint(format!(
             "list what is damaged: asl store verify --store {place}"
         )),
-        _ => of,
+        _ => of.hint_of(error, store),
     }
 }
 
@@ -87,7 +88,7 @@ fn exit_of_class(class: Class) -> Exit {
 }
 
 /// Reads the first line of a passphrase file.
-pub(super) fn passphrase(path: &Path) -> Result<Zeroizing<String>> {
+pub(crate) fn passphrase(path: &Path) -> Result<Zeroizing<String>> {
     let failed = |error| CliError::of_io("read the passphrase from", path, &error);
     let mut bytes = Zeroizing::new(Vec::with_capacity(PASSPHRASE_FILE_MAX as usize));
     let file = File::open(path).map_err(failed)?;
@@ -204,10 +205,36 @@ impl Outcome for DomainObject {
     }
 }
 
+/// The domain with its id as a code.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    domain: DomainObject,
+    #[serde(skip)]
+    qr: Vec<String>,
+}
+
+impl Outcome for Shown {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.domain.show(out)?;
+        for line in &self.qr {
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Shows the domain.
-pub fn show(face: &Face) -> Result {
+pub fn show(face: &Face, args: &DomainShow) -> Result {
     let (_, _, domain) = read(face)?;
-    face.report.result(&DomainObject::from(&domain))?;
+    let qr = match args.qr {
+        true => qr::of_domain(&domain.id(), Drawing::of_locale())?,
+        false => Vec::new(),
+    };
+    face.report.result(&Shown {
+        domain: DomainObject::from(&domain),
+        qr,
+    })?;
     Ok(Exit::Complete)
 }
 
@@ -347,18 +374,14 @@ impl Outcome for AttestObject {
 
 /// Signs what has no counting signature.
 pub fn attest(face: &Face, args: &DomainAttest) -> Result {
-    let Some(file) = &args.passphrase_file else {
-        return Err(CliError::new("cannot unlock the keys without a passphrase")
-            .exit(Exit::Input)
-            .hint("add --passphrase-file FILE"));
-    };
+    secret::protect(&face.report);
+    let passphrase = secret::passphrase(face, args.passphrase_file.as_deref(), "the keys")?;
     let (path, mut writer) = face.writer(WriteOptions::default())?;
     let action = "sign receipts";
     let failed = |error: &Error| failed(action, path, error);
     let domain = Domain::read(writer.handle())
         .and_then(|found| found.ok_or_else(|| MintError::NoDomain.into()))
         .map_err(|error| failed(&error))?;
-    let passphrase = passphrase(file)?;
     let keys = KeyFile::load(
         &**writer.handle().vfs(),
         &key_file_path(&domain.id()),

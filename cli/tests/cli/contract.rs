@@ -25,6 +25,8 @@ const SPELLINGS: &[&str] = &[
     "asl captures",
     "asl show CAPTURE",
     "asl export CAPTURE DEST --fill --sparse --range --force --to-serial",
+    "asl domain mint --name --kind --passphrase-file --recovery-out --no-recovery --time --ephemeral --yes",
+    "asl domain show --qr",
     "asl disks",
     "asl completions SHELL",
     "asl man DIR",

@@ -8,5 +8,7 @@ mod full;
 mod harm;
 mod place;
 mod programs;
+mod secrets;
 mod session;
 mod terminal;
+mod wizard;

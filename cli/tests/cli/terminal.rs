@@ -18,7 +18,7 @@ use super::capture::{LONG_MIB, Room, SLOW};
 use super::programs::{program, shown};
 
 /// Columns and rows of an ordinary terminal.
-const SIZE: (u16, u16) = (80, 24);
+pub const SIZE: (u16, u16) = (80, 24);
 /// Nothing that a test waits for takes longer, on whatever machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A zstd level at which a machine with many cores, too, redraws a few times.
@@ -31,21 +31,29 @@ const SHELL: &str = "[1]+  Stopped";
 const BEFORE: &str = "a line from before";
 
 /// A program in the foreground of a terminal, and what the terminal shows.
-struct Terminal {
+pub struct Terminal {
     master: File,
-    slave: PathBuf,
+    /// The end that the program has.
+    pub slave: PathBuf,
     bytes: Receiver<Vec<u8>>,
     /// Everything that came so far.
-    raw: Vec<u8>,
-    screen: vt100::Parser,
+    pub raw: Vec<u8>,
+    /// What became of it.
+    pub screen: vt100::Parser,
     columns: u16,
-    child: Child,
+    /// The program.
+    pub child: Child,
 }
 
 impl Terminal {
     /// Runs `command` on a terminal whose screen is full, so that what does not stay in
     /// its place scrolls. It says that its size is `claimed`.
-    fn run(command: &Command, term: Option<&str>, claimed: (u16, u16), size: (u16, u16)) -> Self {
+    pub fn run(
+        command: &Command,
+        term: Option<&str>,
+        claimed: (u16, u16),
+        size: (u16, u16),
+    ) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -78,6 +86,9 @@ impl Terminal {
             .env_remove("TERM");
         if let Some(term) = term {
             own.env("TERM", term);
+        }
+        if let Some(dir) = command.get_current_dir() {
+            own.current_dir(dir);
         }
         let child = own
             .stdin(end.try_clone().unwrap())
@@ -121,12 +132,12 @@ impl Terminal {
         )
     }
 
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         self.screen.screen().contents()
     }
 
     /// Takes what comes until `enough`, or until the program has closed the terminal.
-    fn until(&mut self, enough: impl Fn(&Self) -> bool) -> bool {
+    pub fn until(&mut self, enough: impl Fn(&Self) -> bool) -> bool {
         let end = Instant::now() + PATIENCE;
         while !enough(self) {
             let left = end.saturating_duration_since(Instant::now());
@@ -177,24 +188,24 @@ impl Terminal {
     }
 
     /// Types at the keyboard.
-    fn typed(&mut self, keys: &str) {
+    pub fn typed(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
     /// The exit code, once everything has been shown.
-    fn end(&mut self) -> Option<i32> {
+    pub fn end(&mut self) -> Option<i32> {
         self.until(|_| false);
         self.child.wait().unwrap().code()
     }
 
     /// Everything that came, as it came.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.raw).into_owned()
     }
 
     /// Last characters of the control sequences that came: `A`, `J` and `K` move up and
     /// erase, `m` colours.
-    fn controls(&self) -> BTreeSet<char> {
+    pub fn controls(&self) -> BTreeSet<char> {
         let text = self.text();
         let sequences = text.split('\u{1b}').skip(1);
         sequences
