@@ -161,9 +161,13 @@ impl Prompt {
         self.moves.get()
     }
 
-    /// Says something, broken where the terminal ends. Not silenced by `--quiet`: it belongs to a question.
+    /// Says something, filled into lines. Not silenced by `--quiet`: it belongs to a question.
     pub fn say(&self, words: &str) {
-        let lines: Vec<_> = words.split('\n').map(text::visible).collect();
+        let columns = self.size().0;
+        let lines = words
+            .split('\n')
+            .map(|line| filled(&text::visible(line), columns));
+        let lines: Vec<String> = lines.collect();
         talk(&lines.join("\n"));
     }
 
@@ -495,6 +499,26 @@ fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
+/// A line broken between words where the terminal ends; what continues it begins where it began.
+fn filled(line: &str, columns: usize) -> String {
+    let words = line.trim_start_matches(' ');
+    let indent = " ".repeat(line.len() - words.len());
+    let mut out = String::new();
+    let mut width = 0;
+    for word in words.split(' ') {
+        let wide = measure_text_width(word);
+        if width > 0 && width + 1 + wide > columns {
+            out.push('\n');
+            width = 0;
+        }
+        let before = if width == 0 { indent.as_str() } else { " " };
+        out.push_str(before);
+        out.push_str(word);
+        width += before.len() + wide;
+    }
+    out
+}
+
 /// As much of `item` as fits, without control characters.
 fn clip(item: &str, columns: usize) -> String {
     let item = text::visible(item);
@@ -525,6 +549,15 @@ mod tests {
             let clipped = clip("日本語のとても長い文字列", columns);
             assert!(measure_text_width(&clipped) <= columns, "{clipped}");
         }
+    }
+
+    #[test]
+    fn sentences_fill_lines_and_columns_stay() {
+        assert_eq!(filled("", 10), "");
+        assert_eq!(filled("one two three", 8), "one two\nthree");
+        assert_eq!(filled("  one two three", 9), "  one two\n  three");
+        assert_eq!(filled("  a    b", 20), "  a    b");
+        assert_eq!(filled("a-long-word b", 4), "a-long-word\nb");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod contract;
 mod devices;
 mod full;
 mod harm;
+mod minting;
 mod place;
 mod programs;
 mod secrets;

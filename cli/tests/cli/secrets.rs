@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::minting::{ALTERNATE, Room, Wizard, answer_first, files_below};
 use super::place::skipped;
 use super::programs::{program, shown};
-use super::wizard::{Room, Wizard, answer_first, files_below};
 
 /// Writings of a secret of 32 bytes.
 fn writings(seed: &[u8; 32]) -> Vec<Vec<u8>> {
@@ -50,7 +50,7 @@ fn has_words(text: &[u8], phrase: &[String]) -> bool {
     runs.any(|run| words.windows(3).any(|found| found == run))
 }
 
-/// Covers K5 in part: no byte of a private key and no words of the phrase are anywhere but in memory, encrypted, and once on a screen
+/// No byte of a private key and no words of the phrase are anywhere but in memory, encrypted, and once on a screen
 /// that is gone.
 #[test]
 fn keys_and_phrase_are_found_nowhere() {
@@ -169,17 +169,11 @@ fn the_screen_is_as_it_was_before_the_phrase() {
         screen.process(&text.as_bytes()[..end]);
         screen.screen().contents()
     };
-    let begins: Vec<usize> = text
-        .match_indices("\x1b[?1049h")
-        .map(|(at, _)| at)
-        .collect();
-    let ends: Vec<usize> = text
-        .match_indices("\x1b[?1049l")
-        .map(|(at, _)| at)
-        .collect();
+    let begins: Vec<usize> = text.match_indices(ALTERNATE.0).map(|(at, _)| at).collect();
+    let ends: Vec<usize> = text.match_indices(ALTERNATE.1).map(|(at, _)| at).collect();
     assert_eq!((begins.len(), ends.len()), (2, 2), "passphrase and phrase");
     for (begin, end) in begins.into_iter().zip(ends) {
-        let after = end + "\x1b[?1049l".len();
+        let after = end + ALTERNATE.1.len();
         assert_eq!(screen(begin), screen(after));
         let behind = screen(end - "\x1b[2J\x1b[H".len());
         assert_ne!(behind, screen(begin));
