@@ -83,6 +83,24 @@ impl Draft {
         Self::after(chain, from, 1, nonce, created_hint, edit)
     }
 
+    /// A manifest as somebody made it, with the signatures that it has so far.
+    ///
+    /// # Errors
+    /// [`AuthorError::Dam`].
+    pub fn stored(
+        dam: Vec<u8>,
+        policy: Vec<u8>,
+        signatures: Vec<Vec<u8>>,
+    ) -> Result<Self, AuthorError> {
+        let domain = Dam::decode(&dam)?.domain;
+        Ok(Self {
+            domain: domain.unwrap_or_else(|| DomainId::of_genesis(&dam)),
+            dam,
+            policy,
+            signatures,
+        })
+    }
+
     fn after(
         chain: &Chain,
         from: Key,

@@ -6,7 +6,10 @@ use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::dam::DamError;
 use crate::domain::DomainError;
+use crate::draftfile::{CardError, DraftError};
+use crate::export::ExportError;
 use crate::files::FileError;
+use crate::govern::GovernError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
@@ -66,6 +69,18 @@ pub enum Error {
     /// A domain that cannot be minted or signed for.
     #[error(transparent)]
     Mint(#[from] MintError),
+    /// A domain that cannot be changed so.
+    #[error(transparent)]
+    Govern(#[from] GovernError),
+    /// A draft that nobody should sign, or that is not signed.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// A card of a member that cannot be used.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// A file that is no export.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] asl_store::Error),

@@ -235,6 +235,11 @@ impl KeyFile {
         }
     }
 
+    /// Whether `more` keys can be added.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.keys.len() + more <= KEYS_MAX
+    }
+
     /// Takes out every key of an id.
     pub fn remove(&mut self, id: &KeyId) {
         self.keys.retain(|key| key.signer.id() != *id);
@@ -344,7 +349,7 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError::EmptyPassphrase`], [`KeyFileError::Encrypt`].
     pub fn seal(&self, passphrase: &str) -> Result<Vec<u8>, KeyFileError> {
-        seal_text(&self.text(), passphrase, WORK_FACTOR)
+        seal_text(&self.text(), passphrase, work_factor())
     }
 
     /// Opens what [`KeyFile::seal`] or stock `age --passphrase` wrote, in binary or armored form.
@@ -414,6 +419,15 @@ fn parse_key(line: &str) -> Option<(Role, KeyId, Secret)> {
         .next()
         .is_none()
         .then(|| (role, id, Secret::from_seed(seed)))
+}
+
+/// The pinned one. Tests that write many files may lower it for themselves ([`tests::Cheap`]).
+fn work_factor() -> u8 {
+    #[cfg(test)]
+    if tests::Cheap::is_on() {
+        return tests::QUICK;
+    }
+    WORK_FACTOR
 }
 
 fn seal_text(text: &str, passphrase: &str, work_factor: u8) -> Result<Vec<u8>, KeyFileError> {
@@ -498,4 +512,4 @@ fn write_private(vfs: &dyn Vfs, path: &str, bytes: &[u8]) -> Result<(), KeyFileE
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -444,7 +444,7 @@ fn sign_receipt(
 }
 
 /// The domain that is signed for: that of the keys, with nothing hidden.
-fn open(writer: &StoreWriter, keys: &KeyFile) -> Result<Domain> {
+pub(crate) fn open(writer: &StoreWriter, keys: &KeyFile) -> Result<Domain> {
     let domain = Domain::read(writer.handle())?.ok_or(MintError::NoDomain)?;
     keys.require_domain(&domain.id())?;
     if domain.is_blind() {
@@ -467,7 +467,7 @@ fn listed<'k>(
         .ok_or(MintError::NoKey { role })
 }
 
-fn put(writer: &mut StoreWriter, bytes: &[u8]) -> Result<Key> {
+pub(crate) fn put(writer: &mut StoreWriter, bytes: &[u8]) -> Result<Key> {
     let key = Key::of(bytes);
     let mut encoder = Encoder::new(Compression::None);
     writer.put(encoder.encode(key, bytes.to_vec().into(), format::FLAG_ROOT))?;

@@ -43,6 +43,10 @@ macro_rules! rules {
         /// Names the rules of a policy.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Rule { $($(#[$doc])* $name,)* }
+        impl Rule {
+            /// Every rule, in the order of the artifact.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
         impl std::fmt::Display for Rule {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(Self::$name => $text,)* })
@@ -63,6 +67,22 @@ rules! {
     Recovery = "recovery",
     /// [`Policy::after_revocation`].
     AfterRevocation = "after-revocation",
+}
+
+/// Text that names no rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the rules of a policy are {}", Rule::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+pub struct UnknownRule;
+
+impl std::str::FromStr for Rule {
+    type Err = UnknownRule;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRule> {
+        let mut all = Self::ALL.iter();
+        all.find(|rule| rule.to_string() == text)
+            .copied()
+            .ok_or(UnknownRule)
+    }
 }
 
 macro_rules! values {
@@ -311,6 +331,34 @@ impl Policy {
                 Kind::Common => AfterRevocation::KeepOnlyCheckpointed,
             },
         }
+    }
+
+    /// The value of a rule, as [`set`](Self::set) takes it.
+    pub fn value(&self, rule: Rule) -> String {
+        match rule {
+            Rule::Foreign => self.foreign.to_string(),
+            Rule::UnsignedCaptures => self.unsigned_captures.to_string(),
+            Rule::Checkpoints => self.checkpoints.to_string(),
+            Rule::Witnessed => self.witnessed.to_string(),
+            Rule::Recovery => self.recovery.to_string(),
+            Rule::AfterRevocation => self.after_revocation.to_string(),
+        }
+    }
+
+    /// Changes a rule.
+    ///
+    /// # Errors
+    /// [`UnknownValue`], which lists what the rule can be.
+    pub fn set(&mut self, rule: Rule, value: &str) -> Result<(), UnknownValue> {
+        match rule {
+            Rule::Foreign => self.foreign = value.parse()?,
+            Rule::UnsignedCaptures => self.unsigned_captures = value.parse()?,
+            Rule::Checkpoints => self.checkpoints = value.parse()?,
+            Rule::Witnessed => self.witnessed = value.parse()?,
+            Rule::Recovery => self.recovery = value.parse()?,
+            Rule::AfterRevocation => self.after_revocation = value.parse()?,
+        }
+        Ok(())
     }
 
     /// Reads a policy artifact.

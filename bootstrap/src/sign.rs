@@ -138,6 +138,8 @@ impl Document for Wire {
 impl Signature {
     /// First bytes of a signature artifact.
     pub const TAG: [u8; codec::TAG_LEN] = Wire::TAG;
+    /// Length of every signature artifact.
+    pub const LEN: usize = Wire::LEN_MAX;
 
     /// Signs `body`, an artifact as stored, for `domain`.
     pub fn new(signer: &Signer, context: Context, domain: &DomainId, body: &[u8]) -> Self {

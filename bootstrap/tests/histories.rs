@@ -1,8 +1,10 @@
-//! Random histories of one domain, with an honest party and an attacker who holds keys of it, but never the phrase.
+//! Random histories of one domain, with an honest party and an attacker who holds keys of it: roots, host, checkpoint and witness
+//! keys, and the phrase only where a history says so.
 //!
 //! The rules are written here a second time ([`Oracle`]), over the manifests of `support` and over who truly signed what
 //! instead of over signatures. A chain must accept exactly what the oracle allows, and end with the oracle's head. After every history the
-//! honest party takes the domain back with the phrase.
+//! honest party takes the domain back with the phrase, unless that was stolen; and the same records in another order are judged as the oracle
+//! judges them in that order.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -99,6 +101,10 @@ fn sound(raw: &Raw) -> Option<()> {
         1 => members.len() == 1 && raw.witness_threshold == 1,
         _ => within(raw.witness_threshold, members.len()),
     })?;
+    holds(
+        (raw.principals.iter())
+            .all(|(key, role)| role & 2 == 0 || *role == 2 && !roots.contains(&support::id(key))),
+    )?;
     holds(members.is_disjoint(&roots) && members.is_disjoint(&principals))?;
     holds(revoked.is_disjoint(&principals) && revoked.is_disjoint(&members))?;
     let open = (raw.roots.iter())
@@ -277,7 +283,7 @@ impl History {
             root_threshold: threshold,
             next: commits(&roots(kind, 1)),
             next_threshold: threshold,
-            principals: vec![(pair("host 0").key(), 1)],
+            principals: vec![(pair("host 0").key(), 1), (pair("checkpoint 0").key(), 2)],
             witness_mode: kind,
             members: (0..witnesses)
                 .map(|i| (pair(&format!("witness {i}")).key(), format!("w{i}")))
@@ -293,7 +299,7 @@ impl History {
         let bytes = raw.encode();
         let domain = domain_of(&bytes);
         let mut signers = roots(kind, 0);
-        signers.push("host 0".into());
+        signers.extend(["host 0".to_owned(), "checkpoint 0".to_owned()]);
         let sigs = (signers.iter())
             .map(|by| Sig::honest(by, DAM, domain, &bytes))
             .collect();
@@ -430,14 +436,73 @@ impl History {
         self.put("an honest rotation", offer)
     }
 
-    fn steal(&mut self, choice: u8) {
-        let all = roots(self.kind(), self.head().raw.rotation);
-        let name = match choice % 4 {
+    /// The honest party recovers with the phrase on another machine: new principals, and the old ones revoked.
+    fn honest_recovery(&mut self) -> bool {
+        let start = self.oracle.epoch(self.oracle.head);
+        let before = self.oracle.known[&start].clone();
+        let (kind, turn) = (self.kind(), before.raw.rotation + 1);
+        let fresh = [format!("host of {turn}"), format!("checkpoint of {turn}")];
+        let raw = self.successor(&before, |raw| {
+            raw.rotation = turn;
+            raw.roots = keys(&roots(kind, turn));
+            raw.next = commits(&roots(kind, turn + 1));
+            let old = std::mem::take(&mut raw.principals);
+            for (key, _) in old {
+                raw.revoked.push((support::id(&key), STORE, 5, 1));
+            }
+            raw.principals = vec![(pair(&fresh[0]).key(), 1), (pair(&fresh[1]).key(), 2)];
+        });
+        let signers = [roots(kind, turn), roots(kind, turn - 1), fresh.to_vec()].concat();
+        let offer = self.offer(raw.sorted(), before.rules, &signers);
+        self.put("an honest recovery", offer)
+    }
+
+    /// The honest party revokes what the head lists, and lists another host.
+    fn honest_revocation(&mut self, position: u8) {
+        let before = self.head().clone();
+        let mut signers = roots(self.kind(), before.raw.rotation);
+        let host = format!("host after {}", self.drawn);
+        let Some((old, _)) = before.raw.principals.first().copied() else {
+            return;
+        };
+        let raw = self.successor(&before, |raw| {
+            raw.principals.retain(|(key, _)| *key != old);
+            raw.principals.push((pair(&host).key(), 1));
+            raw.revoked
+                .push((support::id(&old), STORE, position.into(), 1));
+        });
+        signers.push(host);
+        let offer = self.offer(raw.sorted(), before.rules, &signers);
+        self.put("an honest revocation", offer);
+    }
+
+    /// A key of the domain; a phrase only where it may be one.
+    fn steal(&mut self, choice: u8, leaks: bool) {
+        let turn = self.head().raw.rotation;
+        let all = roots(self.kind(), turn + u64::from(leaks && choice >= 128));
+        let name = match choice % 6 {
             0 => "host 0".to_owned(),
             1 => "witness 0".to_owned(),
-            _ => all[usize::from(choice) / 4 % all.len()].clone(),
+            2 => "checkpoint 0".to_owned(),
+            _ => all[usize::from(choice) / 6 % all.len()].clone(),
         };
         self.stolen.push(name);
+    }
+
+    /// The same records in another order, before somebody who sees only those.
+    fn reordered(&self, mut seed: u64) -> Self {
+        let first = &self.offers[0];
+        let guarded = first.rules[4] != 0;
+        let mut other = Self::begin(self.kind(), guarded);
+        let mut rest: Vec<&Offer> = self.offers[1..].iter().collect();
+        while !rest.is_empty() {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let next = rest.swap_remove((seed >> 33) as usize % rest.len());
+            other.put("a record in another order", next.clone());
+        }
+        other
     }
 
     /// One attempt, signed with everything that the attacker holds.
@@ -569,21 +634,34 @@ fn with<T>(offer: &Offer, take: impl FnOnce(&Candidate<'_>) -> T) -> T {
     })
 }
 
+fn cases() -> u32 {
+    match std::env::var_os("ASL_TEST_ALL") {
+        Some(_) => 20_000,
+        None => 256,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_rules_hold_and_the_phrase_recovers(
         kind in 0u8..3,
         guarded: bool,
+        leaks in prop::bool::weighted(0.2),
+        order: u64,
         steps in prop::collection::vec(any::<(u8, u8, u8, u8)>(), 1..24),
     ) {
         let mut history = History::begin(kind, guarded);
         for (what, a, b, c) in steps {
             match what % 16 {
                 0..=2 => history.honest_update(a),
-                3 => drop(history.honest_rotation(a < 128)),
-                4..=6 => history.steal(a),
+                3 => match a % 3 {
+                    0 => drop(history.honest_recovery()),
+                    1 => history.honest_revocation(b),
+                    _ => drop(history.honest_rotation(a < 128)),
+                },
+                4..=6 => history.steal(a, leaks),
                 7 => {
                     let again = history.offers[usize::from(a) % history.offers.len()].clone();
                     history.put("a replay", again);
@@ -591,7 +669,15 @@ proptest! {
                 _ => history.attack(a, b, c),
             }
         }
-        prop_assert!(history.honest_rotation(true), "the phrase did not recover the domain");
+        history.reordered(order);
+        if leaks {
+            return Ok(());
+        }
+        let back = match order % 2 {
+            0 => history.honest_rotation(true),
+            _ => history.honest_recovery(),
+        };
+        prop_assert!(back, "the phrase did not recover the domain");
         let before = history.oracle.head;
         history.honest_update(0);
         prop_assert_ne!(before, history.oracle.head, "the new root does not speak");

@@ -6,6 +6,7 @@
 mod asl;
 mod capture;
 mod domain;
+mod govern;
 mod image;
 mod value;
 
@@ -19,6 +20,11 @@ pub use self::asl::{
 };
 pub use self::capture::{AslCapture, CaptureCommand, CaptureDisk, CaptureFinish};
 pub use self::domain::{DomainAttest, DomainCommand, DomainKind, DomainMint, DomainShow, Moment};
+pub use self::govern::{
+    Change, DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftAdmit,
+    DraftCommand, DraftMember, DraftMerge, DraftMint, DraftRotate, DraftShow, DraftSign,
+    DraftUpdate, Phrases, Place, ReasonArg, Setting, SeveralKind,
+};
 pub use self::image::{Captures, Export, Show};
 pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};
 

@@ -25,3 +25,4 @@ pub mod signal;
 pub mod start;
 pub mod text;
 pub mod wrap;
+mod writable;

@@ -1,5 +1,6 @@
 //! Key files: round trips, wrong passphrases, damage, hostile work factors, power cuts.
 
+use std::cell::Cell;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,32 @@ use asl_store::vfs::real::RealVfs;
 use super::*;
 
 /// Low, so that tests are quick; what [`KeyFile::seal`] uses is tested once.
-const QUICK: u8 = 4;
+pub(crate) const QUICK: u8 = 4;
 const PASSPHRASE: &str = "abandon-ability-able-about-above-absent";
+
+thread_local! {
+    static CHEAP: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While one lives, key files that this thread seals take no time to open: for tests that write hundreds.
+pub(crate) struct Cheap(());
+
+impl Cheap {
+    pub(crate) fn new() -> Self {
+        CHEAP.set(CHEAP.get() + 1);
+        Self(())
+    }
+
+    pub(super) fn is_on() -> bool {
+        CHEAP.get() > 0
+    }
+}
+
+impl Drop for Cheap {
+    fn drop(&mut self) {
+        CHEAP.set(CHEAP.get() - 1);
+    }
+}
 
 fn domain() -> DomainId {
     DomainId::of_genesis(b"genesis")

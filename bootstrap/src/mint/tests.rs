@@ -8,6 +8,7 @@ use super::*;
 use crate::domain::Problem;
 use crate::error::Error;
 use crate::fixture::{capture, context, fresh, options, reader, writer};
+use crate::keyfile::tests::Cheap;
 use crate::policy::Policy;
 
 const PASSPHRASE: &str = "able-baker-charlie";
@@ -31,6 +32,7 @@ fn request() -> Request {
 
 /// What the command does, the phrase apart; `seed` is another one for each run of it.
 fn mint(vfs: &FaultVfs, seed: u8) -> Result<DomainId> {
+    let _cheap = Cheap::new();
     let mut writer = StoreWriter::open(Arc::new(vfs.clone()), context(seed), options())?;
     let plan = match begun(&writer)? {
         Begun::Unfinished(domain) => Plan::resume(&writer, &domain, PASSPHRASE)?,

@@ -6,6 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftCommand};
+
 /// What `asl domain` can do.
 #[derive(Debug, Subcommand)]
 pub enum DomainCommand {
@@ -22,6 +24,19 @@ was signed by nobody with the authority, 12 two histories, 13 against policy.")]
     Verify,
     /// Sign receipts for captures that have none
     Attest(DomainAttest),
+    /// Make the key behind the recovery phrase the root; get a new phrase
+    Rotate(DomainRotate),
+    /// Take the domain back with the phrase alone: keys or passphrase are lost
+    Recover(DomainRecover),
+    /// Say from where on a key's signatures no longer count
+    Revoke(DomainRevoke),
+    /// Show the policy, or change its rules
+    Policy(DomainPolicy),
+    /// Write the public part of the domain to a file, for others
+    Export(DomainExport),
+    /// Let several people sign one manifest, through files
+    #[command(subcommand, arg_required_else_help = true)]
+    Draft(DraftCommand),
 }
 
 /// What sort of domain.
@@ -64,8 +79,14 @@ impl FromStr for Moment {
 
 /// `asl domain show`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  asl domain show --qr --store /mnt/usb/rescue")]
+#[command(after_help = "Examples:
+  asl domain show --qr --store /mnt/usb/rescue
+  asl domain show --from attic.asldomain")]
 pub struct DomainShow {
+    /// Show what `asl domain export` wrote, instead of a store's domain
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+
     /// Draw the domain's id as a QR code as well
     #[arg(long)]
     pub qr: bool,

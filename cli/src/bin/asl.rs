@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use asl_cli::args::{Asl, AslCommand, DomainCommand, StoreCommand};
+use asl_cli::args::{Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand};
 use asl_cli::command::{
-    captures, completions, disks, domain, domain_mint, export, get, ls, man, put, rm, stat,
-    store_info, store_init, store_log, store_repair, store_snapshot, store_verify,
+    captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
+    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, export, get, ls, man,
+    put, rm, stat, store_info, store_init, store_log, store_repair, store_snapshot, store_verify,
 };
 use asl_cli::start::{start, without_command};
 
@@ -39,9 +40,27 @@ fn main() -> ExitCode {
             Some(AslCommand::Export(args)) => export::run(face, &args),
             Some(AslCommand::Domain(command)) => match command {
                 DomainCommand::Mint(args) => domain_mint::run(face, &args),
-                DomainCommand::Show(args) => domain::show(face, &args),
+                DomainCommand::Show(args) => match &args.from {
+                    Some(file) => domain_export::show(face, file, args.qr),
+                    None => domain::show(face, &args),
+                },
                 DomainCommand::Verify => domain::verify(face),
                 DomainCommand::Attest(args) => domain::attest(face, &args),
+                DomainCommand::Rotate(args) => domain_rotate::run(face, &args),
+                DomainCommand::Recover(args) => domain_recover::run(face, &args),
+                DomainCommand::Revoke(args) => domain_revoke::run(face, &args),
+                DomainCommand::Policy(args) => domain_policy::run(face, &args),
+                DomainCommand::Export(args) => domain_export::run(face, &args),
+                DomainCommand::Draft(command) => match command {
+                    DraftCommand::Member(args) => domain_draft_make::member(face, &args),
+                    DraftCommand::Mint(args) => domain_draft_make::mint(face, &args),
+                    DraftCommand::Update(args) => domain_draft_make::update(face, &args),
+                    DraftCommand::Rotate(args) => domain_draft_make::rotate(face, &args),
+                    DraftCommand::Show(args) => domain_draft::show(face, &args),
+                    DraftCommand::Sign(args) => domain_draft::sign(face, &args),
+                    DraftCommand::Merge(args) => domain_draft::merge(face, &args),
+                    DraftCommand::Admit(args) => domain_draft::admit(face, &args),
+                },
             },
             Some(AslCommand::Disks(_)) => disks::run(face),
             Some(AslCommand::Completions(args)) => completions::run(face, &args),

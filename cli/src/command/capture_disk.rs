@@ -27,6 +27,7 @@ use crate::face::{Face, now, outside_store};
 use crate::progress::Display;
 use crate::signal;
 use crate::text;
+use crate::writable;
 
 /// Chunk size in bytes; docs/DESIGN.md says why.
 const CHUNK_BYTES: u32 = 256 << 10;
@@ -96,13 +97,9 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     let plan = plan(args, &geometry)?;
     let stop = signal::catch_stop_requests()?;
     let (path, writer) = face.writer(WriteOptions::default())?;
-    let lib_failed = |error: &asl_capture::Error| {
-        failed(
-            &format!("capture {}", text::path(&args.source)),
-            path,
-            error,
-        )
-    };
+    let action = format!("capture {}", text::path(&args.source));
+    writable::require(&action, path, writer.handle())?;
+    let lib_failed = |error: &asl_capture::Error| failed(&action, path, error);
     let (identity, handle) = (source.identity(), writer.handle());
     let resume = match (args.new, args.resume) {
         (true, _) => Ok(Vec::new()),
@@ -460,13 +457,9 @@ fn next_step(result: &CaptureResult, store: &Path, source: &Path, end: End) -> (
 /// Closes a capture whose disk will not come back.
 pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
     let (path, writer) = face.writer(WriteOptions::default())?;
-    let lib_failed = |error: &asl_capture::Error| {
-        failed(
-            &format!("finish {}", text::visible(&args.capture)),
-            path,
-            error,
-        )
-    };
+    let action = format!("finish {}", text::visible(&args.capture));
+    writable::require(&action, path, writer.handle())?;
+    let lib_failed = |error: &asl_capture::Error| failed(&action, path, error);
     let capture =
         session::find(writer.handle(), &args.capture).map_err(|error| lib_failed(&error))?;
     if !capture.is_unfinished() {

@@ -29,7 +29,7 @@ use crate::{secret, text};
 const PASSPHRASE_FILE_MAX: u64 = 4096;
 
 /// A refusal of the domain's library as the face tells it; `action` completes "cannot …".
-pub(super) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
+pub(crate) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
     let place = text::shell_path(store);
     if let Error::Store(error) = error {
         return CliError::of_store(action, store, error);

@@ -3,21 +3,19 @@
 //! Crash: see [`asl_bootstrap::mint`]; the recovery phrase is durable, or on paper, before the keys are kept, so a domain that can
 //! sign can be recovered. The same command goes on.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use asl_bootstrap::keyfile::key_file_path;
 use asl_bootstrap::mint::{self, Begun, Plan, Request};
 use asl_bootstrap::{Domain, DomainId, Error, Kind, MintError, Phrase, Policy};
 use asl_capture::inventory::SystemPaths;
-use asl_store::{StoreWriter, WriteOptions};
+use asl_store::WriteOptions;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::domain::{DomainObject, failed, passphrase};
-use super::wizard;
+use super::{domain_phrase, wizard};
 use crate::args::{DomainKind, DomainMint};
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, now};
@@ -281,16 +279,21 @@ fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Promp
         }
     };
     match &args.recovery_out {
-        Some(file) if !is_new => check_phrase(file, &plan)?,
+        Some(file) if !is_new => {
+            let recovers = |phrase: &Phrase| plan.is_recovered_by(phrase);
+            domain_phrase::check(file, &plan.domain(), recovers)?;
+        }
         _ => {}
     }
     if is_new {
         if let Recovery::File(file) = &recovery {
-            clear_stale_phrase(file, &writer)?;
+            let pending = mint::pending(&**writer.handle().vfs());
+            let pending = pending.map_err(|error| failed(&error))?;
+            domain_phrase::clear_stale(file, |domain| pending.contains(domain))?;
         }
         plan.prepare(&writer).map_err(|error| failed(&error))?;
         if let (Recovery::File(file), Some(phrase)) = (&recovery, plan.phrase()) {
-            write_phrase(file, &plan.domain(), &phrase)?;
+            domain_phrase::write(file, &plan.domain(), &phrase)?;
         }
         plan.keep_keys(&writer, &passphrase)
             .map_err(|error| failed(&error.into()))?;
@@ -348,71 +351,6 @@ fn complete(args: &DomainMint) -> Result<(&str, &Path)> {
                 .exit(exit)
                 .hint(format!("add {}", missing.join(", "))))
         }
-    }
-}
-
-const FIRST_LINE: &str = "# recovery phrase of domain ";
-
-fn write_phrase(path: &Path, domain: &DomainId, phrase: &Phrase) -> Result<()> {
-    let failed = |error| CliError::of_io("write the recovery phrase to", path, &error);
-    let mut content = Zeroizing::new(String::with_capacity(512));
-    content.push_str(&format!("{FIRST_LINE}{domain}\n"));
-    for (i, word) in phrase.words().enumerate() {
-        content.push_str(word);
-        content.push(if i % 6 == 5 { '\n' } else { ' ' });
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    file.write_all(content.as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let parent = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
-    parent.sync_all().map_err(failed)
-}
-
-/// Removes the phrase of a mint that was interrupted before any key was kept: it recovers nothing. Any other file stays.
-fn clear_stale_phrase(path: &Path, writer: &StoreWriter) -> Result<()> {
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    let written = fs::read_to_string(path).map(Zeroizing::new);
-    let domain = written.ok().and_then(|written| {
-        let line = written.lines().next()?;
-        line.strip_prefix(FIRST_LINE)?.parse::<DomainId>().ok()
-    });
-    let pending = mint::pending(&**writer.handle().vfs());
-    let stale = match (domain, pending) {
-        (Some(domain), Ok(pending)) => pending.contains(&domain),
-        _ => false,
-    };
-    if !stale {
-        return Err(
-            CliError::new(format!("{} exists already", text::path(path)))
-                .hint("name a new file: a recovery phrase is never written over anything"),
-        );
-    }
-    let failed = |error| CliError::of_io("remove", path, &error);
-    fs::remove_file(path).map_err(failed)
-}
-
-/// Makes sure that the file has the phrase of the domain whose mint goes on.
-fn check_phrase(path: &Path, plan: &Plan) -> Result<()> {
-    let failed = |error| CliError::of_io("read the recovery phrase from", path, &error);
-    let content = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
-    let words = content.split_once('\n').map_or("", |(_, words)| words);
-    match Phrase::parse(words) {
-        Ok(phrase) if plan.is_recovered_by(&phrase) => Ok(()),
-        _ => Err(CliError::new(format!(
-            "{} does not have the recovery phrase of domain {}",
-            text::path(path),
-            plan.domain()
-        ))
-        .exit(Exit::Input)
-        .hint("name the file of the interrupted mint, or go on with --no-recovery")),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
 use crate::text;
+use crate::writable;
 
 /// What was put.
 #[derive(Debug, Serialize)]
@@ -43,12 +44,13 @@ pub fn run(face: &Face, args: &Put) -> Result {
         None => Hint::Small,
     };
     let (path, mut writer) = face.writer(WriteOptions::default())?;
+    let action = format!("store {}", text::path(&args.file));
+    writable::require(&action, path, writer.handle())?;
     let put = put_reader(&mut writer, &mut input, hint, len, Compression::Auto);
     let stored = match (put, input.failure) {
         (Ok(stored), _) => stored,
         (Err(_), Some(error)) => return Err(CliError::of_io("read", &args.file, &error)),
         (Err(error), None) => {
-            let action = format!("store {}", text::path(&args.file));
             return Err(CliError::of_store(&action, path, &error));
         }
     };

@@ -15,6 +15,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
 use crate::text;
+use crate::writable;
 
 /// What was removed.
 #[derive(Debug, Serialize)]
@@ -34,6 +35,7 @@ impl Outcome for Removed {
 /// Hides the artifacts: all, or none if one of them is not there.
 pub fn run(face: &Face, args: &Rm) -> Result {
     let (path, mut writer) = face.writer(WriteOptions::default())?;
+    writable::require("remove", path, writer.handle())?;
     let store = writer.handle().clone();
     let mut keys = BTreeSet::new();
     for key in &args.keys {

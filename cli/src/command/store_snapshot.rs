@@ -12,6 +12,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
 use crate::text;
+use crate::writable;
 
 /// A snapshot.
 #[derive(Debug, Serialize)]
@@ -56,6 +57,7 @@ impl Outcome for Snapshot {
 /// Pins the store as it is now.
 pub fn create(face: &Face, args: &StoreSnapshot) -> Result {
     let (path, mut writer) = face.writer(WriteOptions::default())?;
+    writable::require("make a snapshot", path, writer.handle())?;
     let label = args.label.as_ref().map_or("", |label| &label.0);
     let id = writer
         .snapshot(label)
