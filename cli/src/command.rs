@@ -17,6 +17,7 @@ pub mod domain_revoke;
 pub mod domain_rotate;
 pub mod export;
 pub mod get;
+pub mod guide;
 pub mod ls;
 pub mod man;
 pub mod put;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use asl_cli::args::{Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand};
 use asl_cli::command::{
     captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
-    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, export, get, ls, man,
-    put, rm, stat, store_info, store_init, store_log, store_repair, store_snapshot, store_verify,
+    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, export, get, guide,
+    ls, man, put, rm, stat, store_info, store_init, store_log, store_repair, store_snapshot,
+    store_verify,
 };
-use asl_cli::start::{start, without_command};
+use asl_cli::start::start;
 
 /// musl's allocator takes one lock for all threads and gives large buffers back to the
 /// kernel each time.
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     start(
         |asl: &Asl| &asl.global,
         |face, asl| match asl.command {
-            None => without_command::<Asl>(face),
+            None => guide::run(face),
             Some(AslCommand::Store(command)) => match command {
                 StoreCommand::Init(args) => store_init::run(face, &args),
                 StoreCommand::Info => store_info::info(face),

@@ -5,133 +5,20 @@
 //! memory.
 
 use std::io::{self, Write};
-use std::path::Path;
 
-use asl_capture::inventory::{
-    BlockNode, Contents, Disk, Holder, Mounted, Partition, SystemPaths, list_disks,
-};
-use rustix::fs::statvfs;
+use asl_capture::inventory::{Contents, Holder, Partition, SystemPaths};
 use serde::Serialize;
 
 use crate::error::{Exit, Result};
 use crate::face::Face;
-use crate::health::{Health, Verdict};
-use crate::probe::Survival;
+use crate::machine::{self, SurveyedDisk};
 use crate::report::Outcome;
 use crate::text;
-
-/// Where live systems mount what they were started from.
-const BOOT_MOUNTS: [&str; 7] = [
-    "/run/archiso/bootmnt",
-    "/run/live/medium",
-    "/lib/live/mount/medium",
-    "/run/initramfs/live",
-    "/run/initramfs/memory",
-    "/cdrom",
-    "/isodevice",
-];
-/// Directories of a running system: not where a rescue goes.
-const SYSTEM_MOUNTS: [&str; 9] = [
-    "/",
-    "/boot",
-    "/boot/efi",
-    "/efi",
-    "/usr",
-    "/var",
-    "/home",
-    "/nix",
-    "/etc",
-];
-/// Free space that makes a mounted file system a likely destination.
-const DESTINATION_MIN_BYTES: u64 = 1 << 30;
 
 /// The machine's disks.
 #[derive(Debug, Serialize)]
 struct Disks {
-    disks: Vec<Listed>,
-}
-
-/// One disk with what is made of what is known.
-#[derive(Debug, Serialize)]
-struct Listed {
-    #[serde(flatten)]
-    disk: Disk,
-    health: Health,
-    /// What the running system was started from.
-    boot_medium: bool,
-    /// Holds the running system.
-    system: bool,
-    in_use: bool,
-    destinations: Vec<Place>,
-}
-
-/// A mounted file system that could take a store.
-#[derive(Debug, Clone, Serialize)]
-struct Place {
-    mount_point: String,
-    available_bytes: u64,
-}
-
-impl Listed {
-    fn of(system: &SystemPaths, disk: Disk) -> Self {
-        let mut mounts = Vec::new();
-        mounts_of(&disk.contents, &mut mounts);
-        for partition in &disk.partitions {
-            mounts_of(&partition.contents, &mut mounts);
-        }
-        let is_among = |places: &[&str]| {
-            mounts
-                .iter()
-                .any(|mount| places.contains(&mount.mount_point.as_str()))
-        };
-        let boot_medium = is_among(&BOOT_MOUNTS);
-        let health = BlockNode::by_name(system, &disk.name).map_or(
-            Health {
-                verdict: Verdict::Unknown,
-                failed_requests: None,
-            },
-            |node| Health::of(&node),
-        );
-        let destinations = if boot_medium || health.verdict != Verdict::Unknown {
-            Vec::new()
-        } else {
-            let places = mounts.iter().filter_map(destination);
-            places.collect()
-        };
-        Self {
-            boot_medium,
-            system: is_among(&SYSTEM_MOUNTS),
-            in_use: disk.in_use(),
-            health,
-            destinations,
-            disk,
-        }
-    }
-}
-
-fn mounts_of(contents: &Contents, mounts: &mut Vec<Mounted>) {
-    mounts.extend(contents.mounts.iter().cloned());
-    for holder in &contents.holders {
-        mounts_of(&holder.contents, mounts);
-        for partition in &holder.partitions {
-            mounts_of(&partition.contents, mounts);
-        }
-    }
-}
-
-fn destination(mount: &Mounted) -> Option<Place> {
-    let unfit = mount.read_only
-        || Survival::of(&mount.fs_type) == Survival::No
-        || SYSTEM_MOUNTS.contains(&mount.mount_point.as_str());
-    if unfit {
-        return None;
-    }
-    let stat = statvfs(Path::new(&mount.mount_point)).ok()?;
-    let available_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    (available_bytes >= DESTINATION_MIN_BYTES).then(|| Place {
-        mount_point: mount.mount_point.clone(),
-        available_bytes,
-    })
+    disks: Vec<SurveyedDisk>,
 }
 
 /// A row of the table: 80 columns in all.
@@ -159,7 +46,7 @@ impl Outcome for Disks {
     }
 }
 
-impl Outcome for Listed {
+impl Outcome for SurveyedDisk {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         let disk = &self.disk;
         let mut what = disk.transport.clone().unwrap_or_else(|| "disk".to_owned());
@@ -260,11 +147,8 @@ fn contents(out: &mut dyn Write, of: &Contents, depth: usize) -> io::Result<()> 
 
 /// Lists the disks.
 pub fn run(face: &Face) -> Result {
-    let system = SystemPaths::default();
-    let disks = list_disks(&system);
-    let disks = disks.into_iter().map(|disk| Listed::of(&system, disk));
     face.report.result(&Disks {
-        disks: disks.collect(),
+        disks: machine::survey(&SystemPaths::default()),
     })?;
     if face.report.is_human() {
         face.report.note(
@@ -276,7 +160,10 @@ pub fn run(face: &Face) -> Result {
 
 #[cfg(test)]
 mod tests {
+    use asl_capture::inventory::{Disk, Mounted};
+
     use super::*;
+    use crate::health::{Health, Verdict};
 
     fn disk() -> Disk {
         let mounted = |mount_point: &str| Mounted {
@@ -333,7 +220,7 @@ mod tests {
     #[test]
     fn the_table_fits_80_columns_and_has_no_escapes() {
         let disk = disk();
-        let listed = Listed {
+        let listed = SurveyedDisk {
             health: Health {
                 verdict: Verdict::Offline,
                 failed_requests: Some(3),
@@ -372,11 +259,11 @@ mod tests {
         let mut disk = disk();
         let contents = &mut disk.partitions[0].contents.holders[0].contents;
         contents.mounts[0].mount_point = "/run/archiso/bootmnt".to_owned();
-        let listed = Listed::of(&system, disk.clone());
+        let listed = SurveyedDisk::of(&system, disk.clone());
         assert!(listed.boot_medium && listed.in_use && listed.destinations.is_empty());
         let contents = &mut disk.partitions[0].contents.holders[0].contents;
         contents.mounts[0].mount_point = "/".to_owned();
-        let listed = Listed::of(&system, disk);
+        let listed = SurveyedDisk::of(&system, disk);
         assert!(listed.system && !listed.boot_medium && listed.destinations.is_empty());
     }
 }

@@ -11,10 +11,10 @@ use super::place::{Mount, skipped};
 use super::programs::{asl, shown};
 
 /// A loop device that is gone with the test.
-struct Loop(PathBuf);
+pub struct Loop(PathBuf);
 
 impl Loop {
-    fn over(image: &Path) -> Self {
+    pub fn over(image: &Path) -> Self {
         let output = Command::new("losetup")
             .args(["--find", "--show", "--partscan"])
             .arg(image)
@@ -24,6 +24,10 @@ impl Loop {
         Self(PathBuf::from(
             String::from_utf8(output.stdout).unwrap().trim(),
         ))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Makes a partition known to the kernel, in MiB, and returns its path.

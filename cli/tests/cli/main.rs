@@ -5,6 +5,7 @@ mod capture;
 mod contract;
 mod devices;
 mod full;
+mod guide;
 mod harm;
 mod minting;
 mod place;
