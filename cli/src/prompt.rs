@@ -305,6 +305,11 @@ impl Prompt {
         }
     }
 
+    /// Like [`Prompt::input`] without a default, for what may be seen but must not stay in memory: words of a phrase.
+    pub fn seen_secret(&self, question: &str) -> Result<Zeroizing<String>> {
+        self.line(question, Echo::Plain)
+    }
+
     /// A secret, never empty and exactly as typed. The Tab key shows it, unless the terminal is recorded.
     pub fn secret(&self, question: &str) -> Result<Zeroizing<String>> {
         if !secret::is_recorded() && !self.told_reveal.replace(true) {

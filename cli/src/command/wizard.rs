@@ -55,7 +55,28 @@ pub(super) fn ask(face: &Face, args: &DomainMint, prompt: &Prompt) -> Result<Ord
     };
     match begun {
         Begun::Unfinished(domain) => wizard.resume(&store, &domain),
-        Begun::Nothing => wizard.found(now()),
+        Begun::Nothing => {
+            let pending = mint::pending(&**store.vfs());
+            let pending = pending.map_err(|error| failed("mint a domain", path, &error))?;
+            if !pending.is_empty() {
+                prompt.say(
+                    "An earlier mint was interrupted before its keys were kept. If you wrote down \
+                     a recovery phrase then, cross it out: it belongs to nothing.",
+                );
+            }
+            if let Some(file) = &args.recovery_out {
+                outside_store(path, file)?;
+                // What such a mint left is told from other files later, and replaced.
+                if pending.is_empty() && file.symlink_metadata().is_ok() {
+                    return Err(
+                        CliError::new(format!("{} exists already", text::path(file))).hint(
+                            "name a new file: a recovery phrase is never written over anything",
+                        ),
+                    );
+                }
+            }
+            wizard.found(now())
+        }
     }
 }
 
@@ -174,9 +195,6 @@ impl Wizard<'_> {
         };
         if recovery != Recovery::Paper && asks_recovery {
             steps.of -= 1;
-        }
-        if let Recovery::File(file) = &recovery {
-            outside_store(self.path, file)?;
         }
         let plan = Plan::draw(&mut random, &request(&name, created_hint))
             .map_err(|error| failed("mint a domain", self.path, &error))?;
@@ -476,11 +494,9 @@ impl Wizard<'_> {
         prompt.say("From your paper:");
         let mut right = true;
         for n in places(random).map_err(no_random)? {
-            let typed = prompt.input_that(&format!("word {n}"), "", |typed| match typed {
-                "" => Err("a word, please".to_owned()),
-                typed => Ok(Zeroizing::new(typed.to_lowercase())),
-            })?;
-            right &= phrase.word(n) == Some(typed.as_str());
+            let typed = prompt.seen_secret(&format!("word {n}"))?;
+            let word = phrase.word(n);
+            right &= word.is_some_and(|word| typed.trim().eq_ignore_ascii_case(word));
         }
         Ok(right)
     }

@@ -229,6 +229,18 @@ fn a_dumb_terminal_is_enough() {
     assert!(wizard.terminal.text().is_ascii());
     let shown = wizard.terminal.shown();
     assert!(!shown.contains(&wizard.phrase[0]), "out of sight: {shown}");
+    // No room for a code in ASCII: the whole summary is on the screen all the same.
+    let first = shown.find("The domain is founded").expect("a summary");
+    let id = room.domain().id();
+    for part in [
+        &id.grouped()[..39],
+        "name  rescue",
+        "asl domain show --qr",
+        "on your paper",
+    ] {
+        assert!(shown[first..].contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains("####"), "{shown}");
     assert_eq!(room.domain().chain.head().dam.label, "rescue");
 }
 
@@ -311,8 +323,8 @@ fn a_recorded_session_shows_no_secret() {
     assert!(!text.contains(&words[..2].join(" ")), "{text}");
 }
 
-/// A mint of this domain that was cut off when its keys were kept.
-fn interrupted(room: &Room) -> Plan {
+/// A mint that was cut off when its keys were kept, or before.
+fn interrupted(room: &Room, keeps_keys: bool) -> Plan {
     let vfs = RealVfs::open(&room.store).unwrap();
     let options = WriteOptions::default();
     let writer = StoreWriter::open(Arc::new(vfs), context().unwrap(), options).unwrap();
@@ -324,7 +336,9 @@ fn interrupted(room: &Room) -> Plan {
     let mut random = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(Into::into);
     let plan = Plan::draw(&mut random, &request).unwrap();
     plan.prepare(&writer).unwrap();
-    plan.keep_keys(&writer, PASSPHRASE).unwrap();
+    if keeps_keys {
+        plan.keep_keys(&writer, PASSPHRASE).unwrap();
+    }
     writer.finish().unwrap();
     plan
 }
@@ -333,7 +347,7 @@ fn interrupted(room: &Room) -> Plan {
 #[test]
 fn an_interrupted_mint_asks_for_its_passphrase_and_goes_on() {
     let room = Room::new();
-    let plan = interrupted(&room);
+    let plan = interrupted(&room, true);
     let before = room.tree();
     let mut wizard = Wizard::mint(&room, &[]);
     wizard.see("was interrupted");
@@ -349,6 +363,30 @@ fn an_interrupted_mint_asks_for_its_passphrase_and_goes_on() {
     let mut wizard = Wizard::mint(&room, &[]);
     wizard.ends(1);
     assert!(wizard.terminal.text().contains("has a domain already"));
+}
+
+/// Words of a mint that never kept its keys are worth nothing, and whoever has them on paper is told.
+#[test]
+fn words_of_a_mint_that_came_to_nothing_are_to_be_crossed_out() {
+    let room = Room::new();
+    interrupted(&room, false);
+    let before = room.tree();
+    let mut wizard = Wizard::mint(&room, &[]);
+    wizard.see("cross it out");
+    wizard.answer("see what comes", "\x1b");
+    wizard.ends(1);
+    assert!(room.tree() == before);
+    // A file in the way is told before anything is asked.
+    let room = Room::new();
+    let file = room.file("phrase", "mine");
+    let mut wizard = Wizard::mint(&room, &["--recovery-out", &file]);
+    wizard.ends(1);
+    let text = wizard.terminal.text();
+    assert!(
+        text.contains("exists already") && !text.contains("Step"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 }
 
 /// Nobody copies words for a domain that cannot be founded any more.
