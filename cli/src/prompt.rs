@@ -51,9 +51,12 @@ const STILL: [&str; 4] = ["", "dumb", "unknown", "network"];
 /// A question that got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The person, or a signal, wants the program to end.
+    /// The person, or a signal, wants the program to end, before it wrote anything.
     #[error("stopped")]
     Stopped,
+    /// The same, after [`Prompt::writes_begin`].
+    #[error("stopped")]
+    StoppedLater,
     /// The terminal failed.
     #[error("the terminal cannot be used")]
     Terminal(#[source] io::Error),
@@ -76,11 +79,11 @@ impl From<Errno> for PromptError {
     }
 }
 
-/// For commands that ask before they write.
 impl From<PromptError> for CliError {
     fn from(error: PromptError) -> Self {
         match error {
             PromptError::Stopped => Self::new("stopped; nothing was written"),
+            PromptError::StoppedLater => Self::new("stopped; what was written before stays"),
             PromptError::Terminal(error) => Self::new("cannot ask on this terminal")
                 .caused_by(&error)
                 .hint("say everything with flags; see --help"),
@@ -130,6 +133,8 @@ pub struct Prompt {
     moves: Cell<bool>,
     /// Whether the Tab key was explained.
     told_reveal: Cell<bool>,
+    /// Whether something was written since the first question.
+    wrote: Cell<bool>,
     /// Set by Ctrl-C and others while nothing is asked.
     stops: Arc<AtomicBool>,
 }
@@ -146,6 +151,7 @@ impl Prompt {
             term: Term::stderr(),
             moves: Cell::new(!STILL.contains(&term.as_str())),
             told_reveal: Cell::new(false),
+            wrote: Cell::new(false),
             stops: signal::stops(),
         })
     }
@@ -171,6 +177,18 @@ impl Prompt {
         talk(&lines.join("\n"));
     }
 
+    /// Whoever stops from here on is no longer told that nothing was written.
+    pub fn writes_begin(&self) {
+        self.wrote.set(true);
+    }
+
+    fn told(&self, error: PromptError) -> PromptError {
+        match error {
+            PromptError::Stopped if self.wrote.get() => PromptError::StoppedLater,
+            error => error,
+        }
+    }
+
     /// Forgets that Ctrl-C was pressed while nothing was asked, for whoever dealt with it.
     pub fn forget_stop(&self) {
         self.stops.store(false, Ordering::Relaxed);
@@ -179,7 +197,7 @@ impl Prompt {
     /// Fails if Ctrl-C was pressed, or a signal came, since the last question.
     pub fn check_stop(&self) -> Result<()> {
         match self.stops.swap(false, Ordering::Relaxed) {
-            true => Err(PromptError::Stopped),
+            true => Err(self.told(PromptError::Stopped)),
             false => Ok(()),
         }
     }
@@ -209,7 +227,9 @@ impl Prompt {
             .map(|choice| clip(&choice.line(), columns.saturating_sub(6)));
         let items: Vec<String> = items.collect();
         if self.moves.get()
-            && let Some(chosen) = self.walk(&text::visible(question), &items, first)?
+            && let Some(chosen) = self
+                .walk(&text::visible(question), &items, first)
+                .map_err(|error| self.told(error))?
         {
             return Ok(chosen);
         }
@@ -353,6 +373,10 @@ impl Prompt {
 
     fn line(&self, question: &str, echo: Echo) -> Result<Zeroizing<String>> {
         self.check_stop()?;
+        self.typed(question, echo).map_err(|error| self.told(error))
+    }
+
+    fn typed(&self, question: &str, echo: Echo) -> Result<Zeroizing<String>> {
         let columns = self.size().0;
         let question = text::visible(question);
         // Before anything is shown: what was typed blindly is not the answer to a question about a secret.

@@ -17,21 +17,43 @@ use crate::error::{CliError, Result};
 /// Exit code of a program that a second Ctrl-C ended: 128 + SIGINT, as shells have it.
 const KILLED: i32 = 130;
 
-/// Whether somebody asked for a clean stop.
+/// Whether somebody asked for a clean stop. What was asked of this is done with it: a program that goes on to something
+/// else, such as the next question, begins without a request.
 #[derive(Debug, Clone)]
-pub struct StopRequest(Arc<AtomicBool>);
+pub struct StopRequest(Arc<Work>);
+
+/// Work that can be stopped; the flag is that of the whole program.
+#[derive(Debug)]
+struct Work(Arc<AtomicBool>);
 
 impl StopRequest {
+    fn new(asked: &Arc<AtomicBool>) -> Self {
+        Self(Arc::new(Work(asked.clone())))
+    }
+
     /// Whether to stop now.
     pub fn is_made(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.0.load(Ordering::Relaxed)
     }
 
     /// The flag itself, for a library that looks at it.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
+        self.0.0.clone()
     }
 }
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+        if let Some(stops) = STOPS.get() {
+            stops.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What Ctrl-C and others set while questions are asked, and while work is done. Each is registered once, however often it is wanted.
+static STOPS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static REQUESTS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// A write beyond `ulimit -f` fails with EFBIG instead of killing the program.
 pub fn survive_file_size_limit() {
@@ -80,7 +102,6 @@ pub fn remove_when_stopped(file: &Path) -> Watch {
 /// A flag that Ctrl-C, SIGTERM and SIGHUP set from here on, for whoever asks questions; it may be cleared. A second Ctrl-C
 /// that finds it set kills.
 pub fn stops() -> Arc<AtomicBool> {
-    static STOPS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     let stops = STOPS.get_or_init(|| {
         let stops = Arc::new(AtomicBool::new(false));
         // Where this cannot be had, the signals kill, as they do anywhere else. First, so that it sees the flag as it was before
@@ -96,6 +117,9 @@ pub fn stops() -> Arc<AtomicBool> {
 
 /// Turns Ctrl-C and SIGTERM into a request, from here on.
 pub fn catch_stop_requests() -> Result<StopRequest> {
+    if let Some(asked) = REQUESTS.get() {
+        return Ok(StopRequest::new(asked));
+    }
     let asked = Arc::new(AtomicBool::new(false));
     let register = || -> io::Result<()> {
         // First, so that it sees the flag as it was before this Ctrl-C.
@@ -106,5 +130,25 @@ pub fn catch_stop_requests() -> Result<StopRequest> {
         Ok(())
     };
     register().map_err(|error| CliError::new("cannot catch signals").caused_by(&error))?;
-    Ok(StopRequest(asked))
+    let asked = REQUESTS.get_or_init(|| asked);
+    Ok(StopRequest::new(asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guided rescue reads, is stopped, asks, and reads again: no Ctrl-C counts twice.
+    #[test]
+    fn a_stop_is_done_with_when_the_work_is() {
+        let stops = stops();
+        for _ in 0..3 {
+            let request = catch_stop_requests().unwrap();
+            assert!(!request.is_made() && !stops.load(Ordering::Relaxed));
+            // A second one without the reset in between would end this process.
+            low_level::raise(SIGINT).unwrap();
+            assert!(request.is_made() && stops.load(Ordering::Relaxed));
+        }
+        assert!(!stops.load(Ordering::Relaxed));
+    }
 }

@@ -52,6 +52,7 @@ pub fn run(face: &Face) -> Result {
         talk("Nothing was written.");
         return Ok(Exit::Failed);
     }
+    prompt.writes_begin();
     plan.make_store()?;
     let exit = plan.capture(&prompt)?;
     let exit = worse(exit, plan.check(&prompt)?);
