@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 
 use asl_bootstrap::keyfile::{KeyFile, key_file_path};
@@ -74,16 +75,42 @@ fn keys_and_phrase_are_found_nowhere() {
         .arg(&room.store);
     let captured = capture.output().unwrap();
     assert!(captured.status.success(), "{}", shown(&captured));
-    let pass = room.dir.path().join("pass");
-    fs::write(&pass, format!("{}\n", wizard.passphrase)).unwrap();
+    let file = |name: &str, content: &str| {
+        let path = room.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let pass = file("pass", &format!("{}\n", wizard.passphrase));
+    let paper = file("paper", &wizard.phrase.join(" "));
+    let second_paper = room.dir.path().join("second-paper");
+    let seeds_of_now = || -> Vec<[u8; 32]> {
+        let vfs = RealVfs::open(&room.store).unwrap();
+        let path = key_file_path(&room.domain().id());
+        let keys = KeyFile::load(&vfs, &path, &wizard.passphrase).unwrap();
+        assert_eq!(keys.signers(Role::Root).count(), 1);
+        let seeds = keys
+            .keys()
+            .iter()
+            .map(|entry| *entry.signer().secret().seed());
+        seeds.collect()
+    };
+    let mut seeds = seeds_of_now();
+    assert_eq!(seeds.len(), 3);
+    let words_of = |path: &Path| path.to_str().unwrap().to_owned();
+    let (pass_word, paper_word) = (words_of(&pass), words_of(&paper));
+    let second_word = words_of(&second_paper);
+    let unlock = ["--passphrase-file", &pass_word, "-v"];
+    let turn = [
+        "--phrase-file",
+        &paper_word,
+        "--recovery-out",
+        &second_word,
+        "--yes",
+    ];
     for words in [
-        &[
-            "domain",
-            "attest",
-            "--passphrase-file",
-            pass.to_str().unwrap(),
-            "-v",
-        ][..],
+        &[&["domain", "attest"][..], &unlock].concat()[..],
+        &[&["domain", "rotate"][..], &unlock, &turn].concat(),
+        &[&["domain", "attest"][..], &unlock].concat(),
         &["domain", "show", "--json"],
         &["domain", "verify", "-v"],
         &["store", "snapshot"],
@@ -96,21 +123,20 @@ fn keys_and_phrase_are_found_nowhere() {
         said.push(output.stdout);
         said.push(output.stderr);
     }
-    fs::remove_file(&pass).unwrap();
-    fs::remove_file(&image).unwrap();
-
-    let vfs = RealVfs::open(&room.store).unwrap();
-    let path = key_file_path(&room.domain().id());
-    let keys = KeyFile::load(&vfs, &path, &wizard.passphrase).unwrap();
-    let mut seeds: Vec<[u8; 32]> = keys
-        .keys()
-        .iter()
-        .map(|entry| *entry.signer().secret().seed())
-        .collect();
-    assert_eq!(keys.signers(Role::Root).count(), 1);
-    assert_eq!(seeds.len(), 3);
-    let phrase = Phrase::parse(&wizard.phrase.join(" ")).expect("a phrase");
-    seeds.push(*phrase.secret().seed());
+    let written = fs::read_to_string(&second_paper).unwrap();
+    let second = Phrase::parse(written.split_once('\n').unwrap().1).expect("a phrase");
+    for path in [&pass, &paper, &second_paper, &image] {
+        fs::remove_file(path).unwrap();
+    }
+    let first = Phrase::parse(&wizard.phrase.join(" ")).expect("a phrase");
+    let after = seeds_of_now();
+    assert!(
+        after.contains(first.secret().seed()),
+        "the phrase became the root"
+    );
+    seeds.extend(after);
+    seeds.push(*second.secret().seed());
+    let second: Vec<String> = second.words().map(str::to_owned).collect();
 
     let (transcript, behind_curtain) = wizard.transcript();
     said.push(transcript.into_bytes());
@@ -129,7 +155,9 @@ fn keys_and_phrase_are_found_nowhere() {
                 assert!(!contains(bytes, &writing), "a private key in {place}");
             }
         }
-        assert!(!has_words(bytes, &wizard.phrase), "the phrase in {place}");
+        for phrase in [&wizard.phrase, &second] {
+            assert!(!has_words(bytes, phrase), "a phrase in {place}");
+        }
         let passphrase = wizard.passphrase.as_bytes();
         assert!(!contains(bytes, passphrase), "the passphrase in {place}");
     }
