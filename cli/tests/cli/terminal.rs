@@ -45,6 +45,14 @@ pub struct Terminal {
     pub child: Child,
 }
 
+/// A test that fails leaves no program behind.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Terminal {
     /// Runs `command` on a terminal whose screen is full, so that what does not stay in
     /// its place scrolls. It says that its size is `claimed`.
@@ -54,7 +62,9 @@ impl Terminal {
         claimed: (u16, u16),
         size: (u16, u16),
     ) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        // Not the program's as well, or its terminal would never hang up.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
