@@ -21,7 +21,7 @@ use asl_store::format;
 use asl_store::id::Digest;
 use asl_store::{Key, LogPosition, SessionId, StoreHandle, StoreId};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, ChainError};
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::error::Result;
 use crate::id::{DomainId, KeyId};
@@ -61,8 +61,21 @@ pub struct CheckpointState {
     pub root: TreeHash,
     /// The domain's keys whose signatures count, ascending.
     pub signers: Vec<KeyId>,
-    /// Listed witnesses that cosigned, ascending.
-    pub cosigners: Vec<KeyId>,
+    /// Listed witnesses that cosigned.
+    pub cosigners: BTreeMap<KeyId, Cosigned>,
+    /// The artifact that brought the last cosignatures; `key` where there were none.
+    pub note: Key,
+    /// The manifest in force at the record: it says who may sign, and who watches.
+    pub in_force: Key,
+}
+
+/// A cosignature that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cosigned {
+    /// The first record that brought it.
+    pub record: LogPosition,
+    /// When the witness says that it cosigned, in seconds since 1970. The latest of several.
+    pub time: u64,
 }
 
 /// A receipt that agrees with the log.
@@ -72,10 +85,32 @@ pub struct ReceiptState {
     pub key: Key,
     /// What it says.
     pub receipt: Receipt,
-    /// Keys whose signatures count, each with the record that brought the signature. None: nobody vouches for it.
-    pub signers: BTreeMap<KeyId, LogPosition>,
+    /// Keys whose signatures count. None: nobody vouches for it.
+    pub signers: BTreeMap<KeyId, Signed>,
     /// The first record that names it.
     pub record: LogPosition,
+}
+
+/// A signature that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signed {
+    /// The first record that brought it.
+    pub record: LogPosition,
+    /// The manifest in force there, which lists the key.
+    pub in_force: Key,
+}
+
+/// A link to another domain that enough roots signed, of which this program knows no more than that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineageState {
+    /// The record.
+    pub record: LogPosition,
+    /// The artifact.
+    pub key: Key,
+    /// The roots, ascending.
+    pub signers: Vec<KeyId>,
+    /// The manifest in force there, which lists them.
+    pub in_force: Key,
 }
 
 /// A record of the log that ended or interrupted a session with a root.
@@ -106,12 +141,19 @@ pub struct Domain {
     pub head: Digest,
     /// Checkpoints that count, by the records that brought them.
     pub checkpoints: Vec<CheckpointState>,
+    /// Checkpoints that would count, had as many witnesses cosigned as the policy wants; by their records.
+    pub unwitnessed: Vec<CheckpointState>,
     /// Receipts that agree with the log, signed or not, by the records that first name them.
     pub receipts: Vec<ReceiptState>,
     /// Ends and interruptions of sessions, by their records.
     pub ends: BTreeMap<LogPosition, SessionEnd>,
+    /// Links to other domains that the roots signed.
+    pub lineage: Vec<LineageState>,
     /// What does not count, in the order of the log.
     pub findings: Vec<Finding>,
+    /// The first record that may hide a revocation, or that the domain was given up: its manifest, or link to another domain,
+    /// is not known.
+    pub blind: Option<LogPosition>,
 }
 
 impl Domain {
@@ -154,11 +196,28 @@ impl Domain {
         sizes.max().unwrap_or(0)
     }
 
-    /// Whether something critical could not be read, so that a revocation may be hidden. Nobody but the reader of a report should go on
+    /// The largest checkpoint that was signed rightly, cosigned or not: what is shown to witnesses.
+    pub fn newest_checkpoint(&self) -> Option<&CheckpointState> {
+        let all = self.checkpoints.iter().chain(&self.unwitnessed);
+        all.max_by_key(|state| (state.size, state.record))
+    }
+
+    /// Whether something critical is not known, so that a revocation may be hidden. Nobody but the reader of a report should go on
     /// then.
     pub fn is_blind(&self) -> bool {
-        let mut findings = self.findings.iter();
-        findings.any(|finding| finding.about.is_critical() && finding.problem.is_unread())
+        self.blind.is_some()
+    }
+
+    /// How bad a finding is, all things considered: a fork that a rotation settled is history.
+    pub fn class_of(&self, finding: &Finding) -> Class {
+        match &finding.problem {
+            Problem::Manifest(ChainError::UpdateFork { theirs, .. })
+                if self.chain.forks().iter().all(|fork| fork.theirs != *theirs) =>
+            {
+                Class::Note
+            }
+            problem => problem.class(),
+        }
     }
 
     /// The receipt that the log supports for a session: of the last record that ended it with this root.

@@ -19,7 +19,8 @@ use crate::phrase::PhraseError;
 use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeError;
-use crate::witness::{QuorumError, WitnessError};
+use crate::verify::VerifyError;
+use crate::witness::{ExchangeError, QuorumError, WitnessError};
 
 /// Result of a domain operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -99,4 +100,10 @@ pub enum Error {
     /// A witness that refuses.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// Nothing to ask a witness, or an answer that is none.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// A store that is not of the domain expected.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
 }

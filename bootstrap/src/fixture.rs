@@ -12,9 +12,11 @@ use asl_store::{
 use zeroize::Zeroizing;
 
 use crate::author::Draft;
-use crate::dam::{Dam, Kind, Principal, Roles, Witness};
+use crate::dam::{Dam, Kind, Member, Principal, Roles, Witness, WitnessMode};
+use crate::domain::Domain;
 use crate::key::{Secret, Signer};
 use crate::policy::Policy;
+use crate::receipt::Receipt;
 
 pub(crate) const ROOT: u8 = 1;
 pub(crate) const NEXT: u8 = 2;
@@ -85,11 +87,16 @@ pub(crate) fn capture(writer: &mut StoreWriter, n: u8) -> (SessionId, Key) {
 
 /// The first manifest of a personal domain with the keys above.
 pub(crate) fn genesis() -> Draft {
+    genesis_with(|_, _| ())
+}
+
+/// The same with something changed.
+pub(crate) fn genesis_with(edit: impl FnOnce(&mut Dam, &mut Policy)) -> Draft {
     let principal = |n, roles| Principal {
         key: signer(n).public(),
         roles,
     };
-    let dam = Dam {
+    let mut dam = Dam {
         kind: Kind::Personal,
         version: 0,
         rotation: 0,
@@ -111,8 +118,26 @@ pub(crate) fn genesis() -> Draft {
         label: "a test".into(),
         created_hint: 5,
     };
-    let draft = Draft::genesis(dam, &Policy::default_of(Kind::Personal)).unwrap();
+    let mut policy = Policy::default_of(Kind::Personal);
+    edit(&mut dam, &mut policy);
+    let draft = Draft::genesis(dam, &policy).unwrap();
     draft.signed(&[signer(ROOT), signer(HOST), signer(CHECKPOINT)])
+}
+
+/// Witnesses with the keys of these numbers, named `w<number>`.
+pub(crate) fn witnesses(numbers: &[u8], threshold: u8) -> Witness {
+    let member = |n: &u8| Member {
+        key: signer(*n).public(),
+        name: format!("w{n}"),
+    };
+    Witness {
+        mode: match numbers.len() {
+            1 => WitnessMode::Single,
+            _ => WitnessMode::Quorum,
+        },
+        members: numbers.iter().map(member).collect(),
+        threshold,
+    }
 }
 
 /// Puts a manifest and its record.
@@ -121,4 +146,40 @@ pub(crate) fn publish(writer: &mut StoreWriter, draft: &Draft) -> LogPosition {
     let mut keys = vec![put(writer, &draft.dam)];
     keys.extend(draft.signatures.iter().map(|bytes| put(writer, bytes)));
     writer.authority(Authority::Dam, &keys).unwrap()
+}
+
+/// The domain as the writer's log has it.
+pub(crate) fn domain(writer: &StoreWriter) -> Domain {
+    Domain::read(writer.handle()).unwrap().unwrap()
+}
+
+/// Signs the head of the log and puts the checkpoint.
+pub(crate) fn checkpoint(writer: &mut StoreWriter, key: u8) -> Key {
+    let signed = domain(writer).head_checkpoint().sign(&signer(key)).unwrap();
+    let key = put(writer, &signed.to_bytes());
+    writer.authority(Authority::Checkpoint, &[key]).unwrap();
+    key
+}
+
+/// Puts a receipt with a signature by a key.
+pub(crate) fn attest(writer: &mut StoreWriter, receipt: &Receipt, key: u8) -> Vec<Key> {
+    let domain = domain(writer).id();
+    let body = put(writer, &receipt.encode());
+    let signature = put(writer, &receipt.sign(&signer(key), &domain).encode());
+    let keys = vec![body, signature];
+    writer.authority(Authority::Receipt, &keys).unwrap();
+    keys
+}
+
+/// Publishes an update that the root signs.
+pub(crate) fn update(
+    writer: &mut StoreWriter,
+    nonce: u8,
+    edit: impl FnOnce(&mut Dam, &mut Policy),
+) -> Key {
+    let chain = domain(writer).chain;
+    let draft = Draft::update(&chain, [nonce; 32], 6, edit).unwrap();
+    let draft = draft.signed(&[signer(ROOT)]);
+    publish(writer, &draft);
+    Key::of(&draft.dam)
 }

@@ -10,6 +10,7 @@
 //!
 //! Secrets are zeroized when dropped and have neither `Debug`, `Display` nor `Serialize`.
 
+pub mod attest;
 pub mod author;
 pub mod chain;
 pub mod checkpoint;
@@ -32,6 +33,7 @@ pub mod readonly;
 pub mod receipt;
 pub mod sign;
 pub mod tlog;
+pub mod verify;
 pub mod witness;
 
 mod error;

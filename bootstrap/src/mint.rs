@@ -79,6 +79,8 @@ pub struct Request {
     pub label: String,
     /// The policy to begin with.
     pub policy: Policy,
+    /// Who watches, or [`Witness::NONE`]. Only a rotation changes it.
+    pub witness: Witness,
     /// Unix time in nanoseconds, by whatever clock there is.
     pub created_hint: i64,
 }
@@ -188,7 +190,7 @@ impl Plan {
                     roles: Roles::CHECKPOINT,
                 },
             ],
-            witness: Witness::NONE,
+            witness: request.witness.clone(),
             policy: Key::ZERO,
             revoked: Vec::new(),
             anchor: None,
@@ -346,6 +348,16 @@ pub enum Checkpointed {
     Current(CheckpointState),
 }
 
+impl Checkpointed {
+    /// Records that it covers.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Made { size, .. } => *size,
+            Self::Current(state) => state.size,
+        }
+    }
+}
+
 /// Signs the log as it is, unless nothing came after the last checkpoint.
 ///
 /// # Errors
@@ -353,7 +365,7 @@ pub enum Checkpointed {
 pub fn checkpoint(writer: &mut StoreWriter, keys: &KeyFile) -> Result<Checkpointed> {
     writer.commit()?;
     let domain = open(writer, keys)?;
-    if let Some(last) = domain.checkpoints.last()
+    if let Some(last) = domain.newest_checkpoint()
         && last.record.0 + 1 == domain.tree.size()
     {
         return Ok(Checkpointed::Current(last.clone()));
@@ -454,7 +466,7 @@ pub(crate) fn open(writer: &StoreWriter, keys: &KeyFile) -> Result<Domain> {
 }
 
 /// A key for a purpose that the manifest in force lists for it.
-fn listed<'k>(
+pub(crate) fn listed<'k>(
     domain: &Domain,
     keys: &'k KeyFile,
     of: Role,

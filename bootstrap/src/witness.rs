@@ -9,6 +9,8 @@
 //! origin, the newest checkpoint that it cosigned, and cosigns only what continues
 //! that. The new memory is durable before the cosignature exists.
 
+mod exchange;
+mod home;
 mod quorum;
 mod request;
 mod state;
@@ -24,6 +26,10 @@ use crate::checkpoint::{CheckpointError, Origin};
 use crate::note::NoteError;
 use crate::tlog::TreeError;
 
+pub use exchange::{
+    ExchangeError, Recorded, checkpoint_keys, last_cosigned, members_of, record, request,
+};
+pub use home::{Home, KEY_PATH, LOG_KEYS_MAX, LOGS_PATH, PUBLIC_PATH, origin_of};
 pub use quorum::{Cosigner, Quorum, QuorumError, Tally, add_response};
 pub use request::{HASHES_MAX, REQUEST_LEN_MAX, Request, RequestError};
 pub use state::{Fork, LOGS_MAX, Witness};
@@ -90,12 +96,20 @@ pub enum WitnessError {
         /// The log.
         origin: Box<Origin>,
     },
+    /// A key under which no domain signs checkpoints.
+    #[error("{key} is not the public line of a domain's log")]
+    NotALog {
+        /// The note key.
+        key: String,
+    },
     /// It remembers [`LOGS_MAX`] logs and takes no other.
     #[error("this witness remembers {LOGS_MAX} logs already")]
     TooManyLogs,
     /// The request starts from another checkpoint than the one cosigned last.
     #[error("the request starts at size {old}, but this witness has last cosigned size {cosigned}")]
     Stale {
+        /// Size of the checkpoint.
+        size: u64,
         /// Where the request starts.
         old: u64,
         /// Where it would have to start.

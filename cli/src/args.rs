@@ -19,7 +19,10 @@ pub use self::asl::{
     StoreCommand, StoreInit, StoreLog, StoreRepair, StoreSnapshot, StoreVerify,
 };
 pub use self::capture::{AslCapture, CaptureCommand, CaptureDisk, CaptureFinish};
-pub use self::domain::{DomainAttest, DomainCommand, DomainKind, DomainMint, DomainShow, Moment};
+pub use self::domain::{
+    DomainAttest, DomainCommand, DomainKind, DomainMint, DomainShow, DomainVerify, Moment,
+    WitnessAdd, WitnessCommand, WitnessInit, WitnessRequest, WitnessSign,
+};
 pub use self::govern::{
     Change, DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftAdmit,
     DraftCommand, DraftMember, DraftMerge, DraftMint, DraftRotate, DraftShow, DraftSign,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use asl_bootstrap::{Domain, meta};
 use asl_capture::inventory::{SystemPaths, unmounted_mountpoint};
 use asl_store::log::LogEnd;
 use asl_store::vfs::Vfs;
@@ -13,7 +14,7 @@ use asl_store::vfs::real::RealVfs;
 use asl_store::{Context, Error as StoreError, Owner, StoreHandle, StoreWriter, WriteOptions};
 
 use crate::args::Global;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, causes_of};
 use crate::report::{Report, Style};
 use crate::text;
 
@@ -141,8 +142,38 @@ impl Face {
         Ok((path, writer))
     }
 
+    /// Makes the files under `meta/` again where they are not as the log says. They are for people, so a failure is only told.
+    fn keep_meta(&self, path: &Path, writer: &StoreWriter) {
+        let handle = writer.handle();
+        let vfs = &**handle.vfs();
+        let place = text::shell_path(path);
+        let made = Domain::read(handle).and_then(|found| match found {
+            // The manifest in force may be one that nobody can read.
+            Some(domain) if !domain.is_blind() => meta::materialise(vfs, handle, &domain, None),
+            _ => Ok(Vec::new()),
+        });
+        match made {
+            Ok(differences) => {
+                let foreign =
+                    |difference: &&meta::Difference| difference.found == meta::Found::Foreign;
+                for difference in differences.iter().filter(foreign) {
+                    self.report.warn(&format!(
+                        "{} was not as the log says; it was made again",
+                        difference.path
+                    ));
+                }
+            }
+            Err(error) => self.report.warn(&format!(
+                "what meta/ says of the domain could not be made again: {}; see: asl domain verify \
+                 --store {place}",
+                causes_of(&error).join(": ")
+            )),
+        }
+    }
+
     /// Ends writing.
     pub fn finish(&self, path: &Path, writer: StoreWriter) -> Result<()> {
+        self.keep_meta(path, &writer);
         writer.finish().map_err(|error| {
             CliError::of_store(
                 &format!("finish writing to the store {}", text::path(path)),

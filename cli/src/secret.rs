@@ -12,7 +12,7 @@ use std::path::Path;
 
 use asl_bootstrap::Random;
 use rustix::io::Errno;
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
@@ -70,6 +70,12 @@ fn lock_memory() -> Result<(), Errno> {
         return Err(Errno::PERM);
     }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+}
+
+/// Lets memory be swapped again: there are no secrets in it any more, and hours of work to come.
+pub fn relax() {
+    // What was never locked cannot be unlocked, and need not be.
+    let _ = munlockall();
 }
 
 /// The kernel's random numbers. Shortly after boot there may be none yet; whoever has to wait is told so, once.

@@ -8,7 +8,7 @@ use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::id::KeyId;
 use crate::note::NoteError;
-use crate::policy::Refusal;
+use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeHash;
 
@@ -28,7 +28,8 @@ pub struct Finding {
 }
 
 /// How bad it is, ascending: what somebody who verifies should make of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Worth saying: nothing counts that should not, and nothing is missing.
     Note,
@@ -135,17 +136,32 @@ pub enum Problem {
     /// More than anybody needs.
     #[error("there are more than {CLAIMS_MAX} of them; this and later ones are not judged")]
     TooMany,
-    /// This program does not judge such records.
-    #[error("this program does not judge such records")]
-    NotJudged,
+    /// Not a policy.
+    #[error("the policy is refused")]
+    Policy(#[source] PolicyError),
+    /// A policy by itself rules nothing: manifests name theirs.
+    #[error("no manifest names this policy")]
+    PolicyUnnamed,
+    /// A link to another domain that too few roots signed: nobody with the authority made it.
+    #[error("the link to another domain is signed by {have} of {need} roots needed")]
+    LineageSigners {
+        /// Distinct roots.
+        have: usize,
+        /// The root threshold.
+        need: usize,
+    },
+    /// A link to another domain that the roots did sign. It may say that this domain was given up, so nobody may go on without
+    /// knowing.
+    #[error("the roots signed a link to another domain, which this program cannot read")]
+    LineageUnknown,
 }
 
 impl Problem {
-    /// Whether the artifact is unknown because it could not be read.
+    /// Whether it is unknown what the artifact says.
     pub fn is_unread(&self) -> bool {
         matches!(
             self,
-            Self::Missing | Self::Unreadable(_) | Self::TooLong { .. } | Self::NotJudged
+            Self::Missing | Self::Unreadable(_) | Self::TooLong { .. } | Self::LineageUnknown
         )
     }
 
@@ -153,7 +169,10 @@ impl Problem {
     pub fn class(&self) -> Class {
         match self {
             Self::Missing | Self::Unreadable(_) => Class::Integrity,
-            Self::CheckpointRoot { .. } | Self::ReceiptChain { .. } => Class::Fork,
+            // A listed key signed records that this log does not have: another log was signed, or this one was taken back.
+            Self::CheckpointRoot { .. }
+            | Self::CheckpointSize { .. }
+            | Self::ReceiptChain { .. } => Class::Fork,
             Self::Manifest(refusal) => match refusal {
                 ChainError::UpdateFork { .. }
                 | ChainError::RotationFork { .. }
@@ -166,12 +185,14 @@ impl Problem {
             }
             Self::Refused(_) => Class::Policy,
             // A rotation is there to do just this.
-            Self::VoidManifest { .. } | Self::NotJudged => Class::Note,
+            Self::VoidManifest { .. } | Self::PolicyUnnamed => Class::Note,
             Self::TooLong { .. }
             | Self::BeforeDomain
             | Self::Checkpoint(_)
             | Self::Cosignature(_)
-            | Self::CheckpointSize { .. }
+            | Self::Policy(_)
+            | Self::LineageSigners { .. }
+            | Self::LineageUnknown
             | Self::Receipt(_)
             | Self::ReceiptStore { .. }
             | Self::ReceiptPosition { .. }

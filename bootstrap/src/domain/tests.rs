@@ -17,39 +17,6 @@ fn read(vfs: &FaultVfs) -> Domain {
     Domain::read(&reader(vfs)).unwrap().unwrap()
 }
 
-fn domain(writer: &StoreWriter) -> Domain {
-    Domain::read(writer.handle()).unwrap().unwrap()
-}
-
-/// Signs the head of the log and puts the checkpoint.
-fn checkpoint(writer: &mut StoreWriter, key: u8) -> Key {
-    let signed = domain(writer).head_checkpoint().sign(&signer(key)).unwrap();
-    let key = put(writer, &signed.to_bytes());
-    writer.authority(Authority::Checkpoint, &[key]).unwrap();
-    key
-}
-
-fn attest(writer: &mut StoreWriter, receipt: &Receipt, key: u8) -> Vec<Key> {
-    let domain = domain(writer).id();
-    let body = put(writer, &receipt.encode());
-    let signature = put(writer, &receipt.sign(&signer(key), &domain).encode());
-    let keys = vec![body, signature];
-    writer.authority(Authority::Receipt, &keys).unwrap();
-    keys
-}
-
-fn update(
-    writer: &mut StoreWriter,
-    nonce: u8,
-    edit: impl FnOnce(&mut crate::dam::Dam, &mut crate::policy::Policy),
-) -> Key {
-    let chain = domain(writer).chain;
-    let draft = Draft::update(&chain, [nonce; 32], 6, edit).unwrap();
-    let draft = draft.signed(&[signer(ROOT)]);
-    publish(writer, &draft);
-    Key::of(&draft.dam)
-}
-
 fn problems(domain: &Domain) -> Vec<&Problem> {
     let findings = domain.findings.iter();
     findings.map(|finding| &finding.problem).collect()

@@ -9,18 +9,20 @@ use asl_store::{Authority, AuthorityRecord, Key, LogPosition, StoreHandle, Store
 
 use super::finding::{Finding, Problem};
 use super::{
-    CLAIMS_MAX, CheckpointState, Domain, DomainError, ReceiptState, SessionEnd, session_end,
+    CLAIMS_MAX, CheckpointState, Cosigned, Domain, DomainError, LineageState, ReceiptState,
+    SessionEnd, Signed, session_end,
 };
-use crate::chain::{Candidate, Chain, ChainError};
-use crate::checkpoint::{Origin, SignedCheckpoint};
+use crate::chain::{Candidate, Chain, ChainError, Node};
+use crate::checkpoint::{Checkpoint, CheckpointError, Origin, SignedCheckpoint};
+use crate::codec::DOCUMENT_LEN_MAX;
 use crate::dam::{DAM_LEN_MAX, Dam, Roles};
 use crate::error::Result;
 use crate::id::KeyId;
 use crate::key::PublicKey;
-use crate::note::NOTE_LEN_MAX;
-use crate::policy::POLICY_LEN;
+use crate::note::{NOTE_LEN_MAX, Note};
+use crate::policy::{POLICY_LEN, Policy, Refusal};
 use crate::receipt::Receipt;
-use crate::sign::{Context, Signature};
+use crate::sign::{Context, Signature, signers};
 use crate::tlog::{Frontier, TreeHash};
 use crate::witness::Quorum;
 
@@ -34,9 +36,34 @@ struct CheckpointClaim {
     size: u64,
     root: TreeHash,
     signers: Vec<KeyId>,
-    cosigners: Vec<KeyId>,
+    cosigners: BTreeMap<KeyId, Cosigned>,
+    note: Key,
     /// The manifest in force at the record.
     in_force: Key,
+}
+
+impl CheckpointClaim {
+    fn counted(self, signers: Vec<KeyId>) -> CheckpointState {
+        CheckpointState {
+            record: self.record,
+            key: self.key,
+            size: self.size,
+            root: self.root,
+            signers,
+            cosigners: self.cosigners,
+            note: self.note,
+            in_force: self.in_force,
+        }
+    }
+
+    /// Adds what a later note has more.
+    fn add(&mut self, note: Key, cosigners: BTreeMap<KeyId, Cosigned>) {
+        for (key, cosigned) in cosigners {
+            let known = self.cosigners.entry(key).or_insert(cosigned);
+            known.time = known.time.max(cosigned.time);
+            self.note = note;
+        }
+    }
 }
 
 /// A verified signature of a receipt.
@@ -54,14 +81,29 @@ struct ReceiptClaim {
     signatures: Vec<ReceiptSignature>,
 }
 
+/// What became of the checkpoints.
+#[derive(Default)]
+struct Checkpoints {
+    counting: Vec<CheckpointState>,
+    unwitnessed: Vec<CheckpointState>,
+    /// Size of the largest that counts.
+    covered: u64,
+}
+
 struct Walk<'s> {
     store: &'s StoreHandle,
     store_id: StoreId,
     chain: Option<Chain>,
     manifests: BTreeMap<Key, LogPosition>,
+    /// Records of manifests, each with the manifest it is about.
+    bodies: BTreeMap<LogPosition, Key>,
     checkpoints: Vec<CheckpointClaim>,
+    /// The first claim of each size and root: cosignatures that come later are added to it.
+    checkpoint_at: HashMap<(u64, TreeHash), usize>,
     receipts: Vec<ReceiptClaim>,
     receipt_at: HashMap<Key, usize>,
+    policies: Vec<(LogPosition, Key)>,
+    lineage: Vec<LineageState>,
     ends: BTreeMap<LogPosition, SessionEnd>,
     findings: Vec<Finding>,
     failed: Option<DomainError>,
@@ -74,9 +116,13 @@ pub(super) fn read(store: &StoreHandle) -> Result<Option<Domain>> {
         store_id,
         chain: None,
         manifests: BTreeMap::new(),
+        bodies: BTreeMap::new(),
         checkpoints: Vec::new(),
+        checkpoint_at: HashMap::new(),
         receipts: Vec::new(),
         receipt_at: HashMap::new(),
+        policies: Vec::new(),
+        lineage: Vec::new(),
         ends: BTreeMap::new(),
         findings: Vec::new(),
         failed: None,
@@ -154,7 +200,8 @@ impl Walk<'_> {
             Authority::Dam => self.dam(position, &keys),
             Authority::Checkpoint | Authority::Witness => self.checkpoint(position, kind, body),
             Authority::Receipt => self.receipt(position, &keys),
-            Authority::Policy | Authority::Lineage => Err(Problem::NotJudged),
+            Authority::Policy => self.policy(position, body),
+            Authority::Lineage => self.lineage(position, &keys),
         };
         if let Err(problem) = judged {
             self.find(position, kind, body, problem);
@@ -172,6 +219,7 @@ impl Walk<'_> {
 
     fn dam(&mut self, position: LogPosition, keys: &[Key]) -> Result<(), Problem> {
         let key = keys[0];
+        self.bodies.insert(position, key);
         let known = |chain: &Chain| chain.node(&key).is_some();
         if self.chain.as_ref().is_some_and(known) {
             // A record that was logged again from blocks.
@@ -241,46 +289,110 @@ impl Walk<'_> {
         if self.checkpoints.len() >= CLAIMS_MAX {
             return Err(Problem::TooMany);
         }
-        let head = chain.head();
-        let in_force = head.key;
         let bytes = fetch(self.store, &key, NOTE_LEN_MAX)?;
+        let refused = Problem::Checkpoint;
+        let note = Note::parse(&bytes).map_err(|error| refused(error.into()))?;
+        let stated = Checkpoint::parse(note.text()).map_err(refused)?;
+        let (size, root) = (stated.size, stated.root);
+        // A cosignature takes days to come. It is judged by the manifest under which the checkpoint was signed, as if it had been
+        // there from the beginning.
+        let first = match about {
+            Authority::Witness => self.checkpoint_at.get(&(size, root)).copied(),
+            _ => None,
+        };
+        let first = first.filter(|at| {
+            let node = chain.node(&self.checkpoints[*at].in_force);
+            node.is_some_and(|node| self.opened(chain, node, note.clone()).is_ok())
+        });
+        let node = match first {
+            Some(at) => chain.node(&self.checkpoints[at].in_force),
+            None => None,
+        };
+        let node = node.unwrap_or(chain.head());
+        let signed = self.opened(chain, node, note).map_err(refused)?;
+        if size > record.0 {
+            return Err(Problem::CheckpointSize { size });
+        }
+        let (cosigners, wrong) = cosigners(&node.dam, &signed, record);
+        let mut signers: Vec<KeyId> = signed.signers().iter().map(PublicKey::id).collect();
+        signers.sort();
+        let in_force = node.key;
+        match first {
+            Some(at) => self.checkpoints[at].add(key, cosigners),
+            None => {
+                let at = self.checkpoints.len();
+                self.checkpoint_at.entry((size, root)).or_insert(at);
+                self.checkpoints.push(CheckpointClaim {
+                    record,
+                    key,
+                    size,
+                    root,
+                    signers,
+                    cosigners,
+                    note: key,
+                    in_force,
+                });
+            }
+        }
+        match wrong {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
+    /// A checkpoint of this log that a key signed which a manifest lists for it.
+    fn opened(
+        &self,
+        chain: &Chain,
+        node: &Node,
+        note: Note,
+    ) -> Result<SignedCheckpoint, CheckpointError> {
         let origin = Origin {
             domain: chain.domain(),
             store: self.store_id,
         };
-        let keys = keys_with(&head.dam, Roles::CHECKPOINT);
-        let signed = SignedCheckpoint::open(&bytes, &origin, &keys).map_err(Problem::Checkpoint)?;
-        let (size, root) = (signed.checkpoint().size, signed.checkpoint().root);
-        if size > record.0 {
-            return Err(Problem::CheckpointSize { size });
+        SignedCheckpoint::of_note(note, &origin, &keys_with(&node.dam, Roles::CHECKPOINT))
+    }
+
+    fn policy(&mut self, record: LogPosition, key: Key) -> Result<(), Problem> {
+        if self.policies.len() >= CLAIMS_MAX {
+            return Err(Problem::TooMany);
         }
-        let members = head.dam.witness.members.iter();
-        let members = members.map(|member| (member.name.as_str(), member.key));
-        // A manifest without witnesses makes no quorum, and nobody to count.
-        let (mut cosigners, mut wrong) = (BTreeSet::new(), None);
-        if let Ok(quorum) = Quorum::new(members, usize::from(head.dam.witness.threshold)) {
-            match quorum.tally(&signed) {
-                Ok(tally) => {
-                    cosigners.extend(tally.cosigners.iter().map(|cosigner| cosigner.key.id()));
-                }
-                Err(error) => wrong = Some(Problem::Cosignature(error)),
+        let bytes = fetch(self.store, &key, POLICY_LEN)?;
+        Policy::decode(&bytes).map_err(Problem::Policy)?;
+        // A manifest that names it may follow.
+        self.policies.push((record, key));
+        Ok(())
+    }
+
+    /// Who signed a link to another domain can be told; what it says is for a program that knows such links.
+    fn lineage(&mut self, record: LogPosition, keys: &[Key]) -> Result<(), Problem> {
+        let chain = self.chain.as_ref().ok_or(Problem::BeforeDomain)?;
+        let head = chain.head();
+        let body = fetch(self.store, &keys[0], DOCUMENT_LEN_MAX)?;
+        let (mut signatures, mut lost) = (Vec::new(), None);
+        for key in &keys[1..] {
+            match fetch(self.store, key, SIGNATURE_LEN_MAX) {
+                Ok(bytes) => signatures.extend(Signature::decode(&bytes)),
+                Err(problem) => lost = Some(problem),
             }
         }
-        let mut signers: Vec<KeyId> = signed.signers().iter().map(PublicKey::id).collect();
-        signers.sort();
-        self.checkpoints.push(CheckpointClaim {
-            record,
-            key,
-            size,
-            root,
-            signers,
-            cosigners: cosigners.into_iter().collect(),
-            in_force,
-        });
-        if let Some(problem) = wrong {
-            self.find(record, about, key, problem);
+        let roots = head.dam.roots.iter();
+        let domain = chain.domain();
+        let signed = signers(Context::Lineage, &domain, &body, &signatures, roots);
+        let (have, need) = (signed.len(), usize::from(head.dam.root_threshold));
+        if have < need {
+            return Err(lost.unwrap_or(Problem::LineageSigners { have, need }));
         }
-        Ok(())
+        if self.lineage.len() < CLAIMS_MAX {
+            self.lineage.push(LineageState {
+                record,
+                key: keys[0],
+                signers: signed.into_iter().collect(),
+                in_force: head.key,
+            });
+        }
+        Err(Problem::LineageUnknown)
     }
 
     fn receipt(&mut self, record: LogPosition, keys: &[Key]) -> Result<(), Problem> {
@@ -371,8 +483,14 @@ impl Walk<'_> {
         roots: &HashMap<u64, TreeHash>,
     ) -> Option<Domain> {
         let chain = self.chain.take()?;
-        let (checkpoints, covered) = self.judge_checkpoints(&chain, roots);
+        let Checkpoints {
+            counting,
+            unwitnessed,
+            covered,
+        } = self.judge_checkpoints(&chain, roots);
         let receipts = self.judge_receipts(&chain, covered);
+        self.judge_policies(&chain);
+        let blind = self.blind(&chain);
         let mut findings = self.findings;
         findings.sort_by_key(|finding| finding.position);
         Some(Domain {
@@ -381,53 +499,78 @@ impl Walk<'_> {
             manifests: self.manifests,
             tree,
             head,
-            checkpoints,
+            checkpoints: counting,
+            unwitnessed,
             receipts,
             ends: self.ends,
+            lineage: self.lineage,
             findings,
+            blind,
         })
     }
 
-    fn judge_checkpoints(
-        &mut self,
-        chain: &Chain,
-        roots: &HashMap<u64, TreeHash>,
-    ) -> (Vec<CheckpointState>, u64) {
+    /// The first record that may hide a revocation. A signature that is lost hides nothing if its manifest counts without it.
+    fn blind(&self, chain: &Chain) -> Option<LogPosition> {
+        let hides = |finding: &&Finding| match finding.about {
+            Authority::Dam => {
+                let body = self.bodies.get(&finding.position);
+                finding.problem.is_unread() && body.is_some_and(|body| chain.node(body).is_none())
+            }
+            Authority::Lineage => finding.problem.is_unread(),
+            _ => false,
+        };
+        let findings = self.findings.iter().filter(hides);
+        findings.map(|finding| finding.position).min()
+    }
+
+    fn judge_policies(&mut self, chain: &Chain) {
+        let nodes = self.manifests.keys().filter_map(|key| chain.node(key));
+        let named: BTreeSet<Key> = nodes.map(|node| node.dam.policy).collect();
+        for (record, key) in std::mem::take(&mut self.policies) {
+            if !named.contains(&key) {
+                self.find(record, Authority::Policy, key, Problem::PolicyUnnamed);
+            }
+        }
+    }
+
+    fn judge_checkpoints(&mut self, chain: &Chain, roots: &HashMap<u64, TreeHash>) -> Checkpoints {
         let mut claims = std::mem::take(&mut self.checkpoints);
         // What a checkpoint covers is more than itself: the largest come first, so that a counting one makes earlier
         // ones by keys revoked since count too.
         claims.sort_by_key(|claim| std::cmp::Reverse((claim.size, claim.record)));
-        let mut counting = Vec::new();
-        let mut covered = 0;
+        let mut judged = Checkpoints::default();
         for claim in claims {
-            match self.judge_checkpoint(chain, roots, &claim, covered) {
-                Ok(signers) => {
-                    covered = covered.max(claim.size);
-                    counting.push(CheckpointState {
-                        record: claim.record,
-                        key: claim.key,
-                        size: claim.size,
-                        root: claim.root,
-                        signers,
-                        cosigners: claim.cosigners,
-                    });
+            match self.judge_checkpoint(chain, roots, &claim, judged.covered) {
+                Ok((signers, None)) => {
+                    judged.covered = judged.covered.max(claim.size);
+                    judged.counting.push(claim.counted(signers));
+                }
+                Ok((signers, Some(refusal))) => {
+                    // Where a witnessed one covers as much, nothing is wanting; else the largest stands for all.
+                    if judged.unwitnessed.is_empty() && judged.covered < claim.size {
+                        let problem = Problem::Refused(refusal);
+                        self.find(claim.record, Authority::Checkpoint, claim.key, problem);
+                    }
+                    judged.unwitnessed.push(claim.counted(signers));
                 }
                 Err(problem) => {
                     self.find(claim.record, Authority::Checkpoint, claim.key, problem);
                 }
             }
         }
-        counting.sort_by_key(|state| state.record);
-        (counting, covered)
+        judged.counting.sort_by_key(|state| state.record);
+        judged.unwitnessed.sort_by_key(|state| state.record);
+        judged
     }
 
+    /// Whose signatures count, and what the policy holds against the checkpoint for want of witnesses.
     fn judge_checkpoint(
         &self,
         chain: &Chain,
         roots: &HashMap<u64, TreeHash>,
         claim: &CheckpointClaim,
         covered: u64,
-    ) -> Result<Vec<KeyId>, Problem> {
+    ) -> Result<(Vec<KeyId>, Option<Refusal>), Problem> {
         let (size, found) = (claim.size, claim.root);
         match roots.get(&size) {
             Some(root) if *root == found => {}
@@ -455,10 +598,8 @@ impl Walk<'_> {
             _ => {}
         }
         let policy = &chain.head().policy;
-        policy
-            .accept_checkpoint(&node.dam.witness, &claim.cosigners)
-            .map_err(Problem::Refused)?;
-        Ok(signers)
+        let accepted = policy.accept_checkpoint(&node.dam.witness, claim.cosigners.keys());
+        Ok((signers, accepted.err()))
     }
 
     fn judge_receipts(&mut self, chain: &Chain, covered: u64) -> Vec<ReceiptState> {
@@ -480,7 +621,7 @@ impl Walk<'_> {
                 });
                 match counts {
                     Ok(()) => {
-                        signers.entry(signer).or_insert(record);
+                        signers.entry(signer).or_insert(Signed { record, in_force });
                     }
                     Err(problem) => {
                         self.find(record, Authority::Receipt, signature.artifact, problem);
@@ -495,6 +636,30 @@ impl Walk<'_> {
             });
         }
         states
+    }
+}
+
+/// The witnesses of a manifest that cosigned, and what is wrong with a line that is said to be by one.
+fn cosigners(
+    dam: &Dam,
+    signed: &SignedCheckpoint,
+    record: LogPosition,
+) -> (BTreeMap<KeyId, Cosigned>, Option<Problem>) {
+    let members = dam.witness.members.iter();
+    let members = members.map(|member| (member.name.as_str(), member.key));
+    // A manifest without witnesses makes no quorum, and nobody to count.
+    let Ok(quorum) = Quorum::new(members, usize::from(dam.witness.threshold)) else {
+        return (BTreeMap::new(), None);
+    };
+    match quorum.tally(signed) {
+        Ok(tally) => {
+            let cosigners = tally.cosigners.iter().map(|cosigner| {
+                let time = cosigner.time;
+                (cosigner.key.id(), Cosigned { record, time })
+            });
+            (cosigners.collect(), None)
+        }
+        Err(error) => (BTreeMap::new(), Some(Problem::Cosignature(error))),
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn minted() -> (FaultVfs, DomainId, Phrase) {
     let request = Request {
         label: "attic".into(),
         policy: Policy::default_of(Kind::Personal),
+        witness: crate::dam::Witness::NONE,
         created_hint: 5,
     };
     let plan = mint::Plan::draw(&mut random(2), &request).unwrap();

@@ -26,6 +26,7 @@ fn request() -> Request {
     Request {
         label: "attic".into(),
         policy: Policy::default_of(Kind::Personal),
+        witness: Witness::NONE,
         created_hint: 5,
     }
 }

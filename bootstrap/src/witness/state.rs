@@ -141,7 +141,13 @@ impl<'v> Witness<'v> {
             vfs.sync_dir(parent)
                 .map_err(WitnessError::io("sync", parent))?;
         }
-        let witness = Self::locked(vfs, dir, key)?;
+        let witness = Self {
+            vfs,
+            dir: dir.to_owned(),
+            key,
+            logs: BTreeMap::new(),
+            _lock: lock(vfs, dir)?,
+        };
         let path = witness.path("state");
         match vfs.metadata(&path) {
             Ok(_) => return Err(WitnessError::Exists { path }),
@@ -162,11 +168,26 @@ impl<'v> Witness<'v> {
         name: &str,
         key: PublicKey,
     ) -> Result<Self, WitnessError> {
-        let key = NoteKey::new(name, Kind::Cosignature, key)?;
+        let expected = NoteKey::new(name, Kind::Cosignature, key)?;
+        let witness = Self::load(vfs, dir, key)?;
+        match witness.key == expected {
+            true => Ok(witness),
+            false => Err(WitnessError::OtherWitness {
+                expected: expected.to_string(),
+                found: witness.key.to_string(),
+            }),
+        }
+    }
+
+    /// Opens the witness in directory `dir` under the name that its memory has.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn load(vfs: &'v dyn Vfs, dir: &str, key: PublicKey) -> Result<Self, WitnessError> {
         let path = join(dir, "state");
         // Before the lock, which would leave a file where there is no witness.
         vfs.metadata(&path).map_err(no_state(&path))?;
-        let mut witness = Self::locked(vfs, dir, key)?;
+        let lock = lock(vfs, dir)?;
         let file = vfs.open(&path, Access::Read).map_err(no_state(&path))?;
         let len = file.len().map_err(WitnessError::io("read", &path))?;
         if len > STATE_LEN_MAX {
@@ -174,26 +195,20 @@ impl<'v> Witness<'v> {
         }
         let mut bytes = vec![0; len as usize];
         read_exact_at(&*file, 0, &mut bytes).map_err(WitnessError::io("read", &path))?;
-        let (key, logs) = decode(&bytes).map_err(|line| WitnessError::Damaged { path, line })?;
-        if key != witness.key {
+        let (found, logs) = decode(&bytes).map_err(|line| WitnessError::Damaged { path, line })?;
+        if found.key() != key || found.kind() != Kind::Cosignature {
+            let name = &found.id().name;
             return Err(WitnessError::OtherWitness {
-                expected: witness.key.to_string(),
-                found: key.to_string(),
+                expected: NoteKey::new(name, Kind::Cosignature, key)?.to_string(),
+                found: found.to_string(),
             });
         }
-        witness.logs = logs;
-        Ok(witness)
-    }
-
-    fn locked(vfs: &'v dyn Vfs, dir: &str, key: NoteKey) -> Result<Self, WitnessError> {
-        let path = join(dir, "lock");
-        let lock = vfs.lock(&path).map_err(WitnessError::io("lock", &path))?;
         Ok(Self {
             vfs,
             dir: dir.to_owned(),
-            key,
-            logs: BTreeMap::new(),
-            _lock: lock.ok_or(WitnessError::Busy)?,
+            key: found,
+            logs,
+            _lock: lock,
         })
     }
 
@@ -252,7 +267,11 @@ impl<'v> Witness<'v> {
             return Err(WitnessError::Forked { size, evidence });
         }
         if old != cosigned {
-            return Err(WitnessError::Stale { old, cosigned });
+            return Err(WitnessError::Stale {
+                size,
+                old,
+                cosigned,
+            });
         }
         if let Err(source) = verify_consistency(old, &root, size, &checkpoint.root, &proof) {
             // A checkpoint that is smaller or comes without a proof is only a useless question.
@@ -338,6 +357,12 @@ impl<'v> Witness<'v> {
 fn join(dir: &str, name: &str) -> String {
     let slash = if dir.is_empty() { "" } else { "/" };
     format!("{dir}{slash}{name}")
+}
+
+fn lock(vfs: &dyn Vfs, dir: &str) -> Result<Box<dyn VfsLock>, WitnessError> {
+    let path = join(dir, "lock");
+    let lock = vfs.lock(&path).map_err(WitnessError::io("lock", &path))?;
+    lock.ok_or(WitnessError::Busy)
 }
 
 fn no_state(path: &str) -> impl FnOnce(io::Error) -> WitnessError {

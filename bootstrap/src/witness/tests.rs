@@ -179,6 +179,7 @@ fn refuses_what_does_not_continue_and_keeps_the_evidence() {
     assert!(matches!(
         smaller,
         Err(WitnessError::Stale {
+            size: 5,
             old: 5,
             cosigned: 8
         })
@@ -192,6 +193,7 @@ fn refuses_what_does_not_continue_and_keeps_the_evidence() {
     assert!(matches!(
         afresh,
         Err(WitnessError::Stale {
+            size: 20,
             old: 0,
             cosigned: 8
         })

@@ -160,11 +160,17 @@ pub struct StoreRepair {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   asl store snapshot --label 'before the cleanup' --store /mnt/usb/rescue
-  asl ls --at 'before the cleanup' --store /mnt/usb/rescue")]
+  asl ls --at 'before the cleanup' --store /mnt/usb/rescue
+
+With the passphrase of the store's domain, the log is signed as well.")]
 pub struct StoreSnapshot {
     /// Your words for it, to find it by
     #[arg(long, value_name = "TEXT")]
     pub label: Option<Label>,
+
+    /// File whose first line is the passphrase of the domain's keys
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// `asl store log`

@@ -123,6 +123,10 @@ pub struct CaptureDisk {
     /// zstd level, auto or none
     #[arg(long, value_name = "LEVEL|auto|none", default_value = "auto")]
     pub compression: CompressionArg,
+
+    /// Sign at the end, with the passphrase in this file's first line
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// `asl-capture finish`

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::UNIX_EPOCH;
 
+use asl_bootstrap::DomainId;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftCommand};
@@ -15,13 +16,8 @@ pub enum DomainCommand {
     Mint(DomainMint),
     /// Show the store's domain: id, keys, policy
     Show(DomainShow),
-    /// Check every manifest, signature, checkpoint and receipt
-    #[command(after_help = "Example:
-  asl domain verify --store /mnt/usb/rescue
-
-Exit: 0 everything counts, 10 something is missing or damaged, 11 something
-was signed by nobody with the authority, 12 two histories, 13 against policy.")]
-    Verify,
+    /// Check every signature, and say what is proven, by whom, since when
+    Verify(DomainVerify),
     /// Sign receipts for captures that have none
     Attest(DomainAttest),
     /// Make the key behind the recovery phrase the root; get a new phrase
@@ -37,6 +33,127 @@ was signed by nobody with the authority, 12 two histories, 13 against policy.")]
     /// Let several people sign one manifest, through files
     #[command(subcommand, arg_required_else_help = true)]
     Draft(DraftCommand),
+    /// Let others vouch that the log only ever grew, through files
+    #[command(subcommand, arg_required_else_help = true)]
+    Witness(WitnessCommand),
+}
+
+/// `asl domain verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl domain verify --store /mnt/usb/rescue
+
+The log is read from its beginning, and every signature in it is checked. The
+data itself is checked by: asl store verify
+Exit: 0 everything counts, 10 something is missing or damaged, 11 something
+was signed by nobody with the authority, 12 two histories, 13 against policy.")]
+pub struct DomainVerify {
+    /// Refuse any other domain than this one (exit 11)
+    #[arg(long, value_name = "DOMAIN_ID")]
+    pub expect: Option<DomainId>,
+}
+
+/// What `asl domain witness` can do.
+#[derive(Debug, Subcommand)]
+pub enum WitnessCommand {
+    /// Make a witness: its key and its memory, in a directory of its own
+    Init(WitnessInit),
+    /// Write the question about the store's newest checkpoint
+    Request(WitnessRequest),
+    /// Answer a question, on the machine of the witness
+    Sign(WitnessSign),
+    /// Put the answer of a witness into the store
+    Add(WitnessAdd),
+}
+
+/// `asl domain witness init`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl domain witness init /home/anna/witness --name anna \\
+      --passphrase-file pass
+
+The file witness.pub in it is for those who want their log watched:
+  asl domain mint --witness witness.pub ...
+Never copy the directory: two copies could sign two histories.")]
+pub struct WitnessInit {
+    /// The directory to make, on a disk that stays with the witness
+    pub dir: PathBuf,
+
+    /// Its name in signed notes: no blanks, no plus sign
+    #[arg(long, value_name = "TEXT")]
+    pub name: String,
+
+    /// File whose first line is the passphrase for the private key
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// Allow a place that is gone at power-off
+    #[arg(long)]
+    pub ephemeral: bool,
+}
+
+/// `asl domain witness request`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl domain witness request -o question --log-out log.pub \\
+      --store /mnt/usb/rescue
+
+Take both files to the witness. log.pub is needed once, and again after the
+domain's keys were changed.")]
+pub struct WitnessRequest {
+    /// Write the question to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Write the public line of the log to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub log_out: Option<PathBuf>,
+
+    /// Which witness is asked, where the domain has several
+    #[arg(long, value_name = "NAME")]
+    pub witness: Option<String>,
+
+    /// The size that the witness says it has signed last
+    #[arg(long, value_name = "N")]
+    pub old: Option<u64>,
+}
+
+/// `asl domain witness sign`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl domain witness sign /home/anna/witness question --log log.pub \\
+      --passphrase-file pass -o answer
+
+The first time, compare the domain id with what its owner tells you. A log that
+does not continue what was signed before is refused (exit 12), and both
+checkpoints are kept under evidence/ in the directory of the witness.")]
+pub struct WitnessSign {
+    /// The directory of the witness
+    pub dir: PathBuf,
+
+    /// The question
+    pub question: PathBuf,
+
+    /// File with the public line of a log to trust from now on
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+
+    /// File whose first line is the passphrase for the private key
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// Write the answer to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `asl domain witness add`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  asl domain witness add answer --store /mnt/usb/rescue")]
+pub struct WitnessAdd {
+    /// The answer
+    pub answer: PathBuf,
 }
 
 /// What sort of domain.
@@ -127,6 +244,14 @@ pub struct DomainMint {
     /// The time now, in UTC, where the clock is wrong
     #[arg(long, value_name = "RFC3339")]
     pub time: Option<Moment>,
+
+    /// File with a witness's public line; once for each witness
+    #[arg(long = "witness", value_name = "FILE")]
+    pub witnesses: Vec<PathBuf>,
+
+    /// How many of the witnesses must agree [default: more than half]
+    #[arg(long, value_name = "N", requires = "witnesses")]
+    pub witness_threshold: Option<u8>,
 
     /// Allow a store that is gone at power-off, and its keys with it
     #[arg(long)]

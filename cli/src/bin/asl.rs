@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use asl_cli::args::{Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand};
+use asl_cli::args::{Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand, WitnessCommand};
 use asl_cli::command::{
     captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
-    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, export, get, guide,
-    ls, man, put, rm, stat, store_info, store_init, store_log, store_repair, store_snapshot,
-    store_verify,
+    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, domain_verify,
+    domain_witness, export, get, guide, ls, man, put, rm, stat, store_info, store_init, store_log,
+    store_repair, store_snapshot, store_verify,
 };
 use asl_cli::start::start;
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
                     Some(file) => domain_export::show(face, file, args.qr),
                     None => domain::show(face, &args),
                 },
-                DomainCommand::Verify => domain::verify(face),
+                DomainCommand::Verify(args) => domain_verify::run(face, &args),
                 DomainCommand::Attest(args) => domain::attest(face, &args),
                 DomainCommand::Rotate(args) => domain_rotate::run(face, &args),
                 DomainCommand::Recover(args) => domain_recover::run(face, &args),
@@ -61,6 +61,12 @@ fn main() -> ExitCode {
                     DraftCommand::Sign(args) => domain_draft::sign(face, &args),
                     DraftCommand::Merge(args) => domain_draft::merge(face, &args),
                     DraftCommand::Admit(args) => domain_draft::admit(face, &args),
+                },
+                DomainCommand::Witness(command) => match command {
+                    WitnessCommand::Init(args) => domain_witness::init(face, &args),
+                    WitnessCommand::Request(args) => domain_witness::request(face, &args),
+                    WitnessCommand::Sign(args) => domain_witness::sign(face, &args),
+                    WitnessCommand::Add(args) => domain_witness::add(face, &args),
                 },
             },
             Some(AslCommand::Disks(_)) => disks::run(face),

@@ -19,15 +19,15 @@ use asl_store::{StoreHandle, WriteOptions};
 use rustix::fs::{Access, access};
 
 use super::captures::{CaptureResult, failed, result_of};
-use super::export;
+use super::sign_off::{SignedOff, sign_off};
+use super::{domain, export};
 use crate::args::{CaptureDisk, CaptureFinish};
 use crate::console;
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, now, outside_store};
 use crate::progress::Display;
-use crate::signal;
 use crate::text;
-use crate::writable;
+use crate::{secret, signal, writable};
 
 /// Chunk size in bytes; docs/DESIGN.md says why.
 const CHUNK_BYTES: u32 = 256 << 10;
@@ -96,9 +96,12 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     let geometry = source.geometry();
     let plan = plan(args, &geometry)?;
     let stop = signal::catch_stop_requests()?;
-    let (path, writer) = face.writer(WriteOptions::default())?;
+    // A wrong passphrase is noticed now; the keys are needed at the end, and opened again then.
+    let passphrase_file = args.passphrase_file.as_deref();
     let action = format!("capture {}", text::path(&args.source));
-    writable::require(&action, path, writer.handle())?;
+    let (path, writer, keys) = domain::writer_with_keys(face, &action, passphrase_file)?;
+    drop(keys);
+    secret::relax();
     let lib_failed = |error: &asl_capture::Error| failed(&action, path, error);
     let (identity, handle) = (source.identity(), writer.handle());
     let resume = match (args.new, args.resume) {
@@ -159,6 +162,11 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     );
     display.clear();
     let report = report.map_err(|error| lib_failed(&error))?;
+    let signed = sign_off(face, report.session, passphrase_file);
+    let (signed, unsigned) = match signed {
+        Ok(signed) => (signed, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
     let beside = [
         args.map_out
             .as_deref()
@@ -166,8 +174,9 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
         args.image_out
             .as_deref()
             .map_or(Ok(()), |file| write_image(face, path, &report, file)),
+        unsigned,
     ];
-    let exit = conclude(face, path, &args.source, &report)?;
+    let exit = conclude(face, path, &args.source, &report, signed)?;
     for error in beside.into_iter().filter_map(Result::err) {
         // The capture itself is safe in the store and has been reported.
         face.report.warn(&error.in_one_line());
@@ -345,7 +354,13 @@ fn write_image(face: &Face, path: &Path, report: &DiskReport, file: &Path) -> Re
 }
 
 /// Prints the result and what to do next; the exit code of the run.
-fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Result {
+fn conclude(
+    face: &Face,
+    path: &Path,
+    source: &Path,
+    report: &DiskReport,
+    signed: Option<SignedOff>,
+) -> Result {
     if let End::Reading(EndReason::Fatal { offset, errno }) = report.end {
         let why = std::io::Error::from_raw_os_error(errno);
         return Err(CliError::new(format!(
@@ -360,7 +375,17 @@ fn conclude(face: &Face, path: &Path, source: &Path, report: &DiskReport) -> Res
     }
     let mut result = result_of(&report.doc, unreadable_of(report));
     result.stopped = report.end.stopped().map(str::to_owned);
-    let (words, bad_news) = next_step(&result, path, source, report.end);
+    let (mut words, bad_news) = next_step(&result, path, source, report.end);
+    if signed
+        .as_ref()
+        .is_some_and(|signed| signed.receipt.is_some() && !signed.signed)
+    {
+        words.push(format!(
+            "to sign its receipt: {}",
+            domain::attest_command(path)
+        ));
+    }
+    result.signed_off = signed;
     result.hint = Some(words.join("; "));
     let exit = exit_of(&result);
     match face.report.result(&result) {
@@ -496,6 +521,7 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
         &Display::new(&face.report),
     )
     .map_err(|error| lib_failed(&error))?;
+    let signed = sign_off(face, report.session, None);
     let mut result = result_of(&report.doc, unreadable_of(&report));
     let words = format!(
         "to get back what was read: asl export {} FILE --sparse --store {}",
@@ -503,6 +529,10 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
         text::shell_path(path)
     );
     result.hint = Some(words.clone());
+    match signed {
+        Ok(signed) => result.signed_off = signed,
+        Err(error) => face.report.warn(&error.in_one_line()),
+    }
     face.report.result(&result)?;
     if face.report.is_human() {
         face.report.note(&words);

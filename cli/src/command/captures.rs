@@ -8,6 +8,7 @@ use asl_capture::session::{self, Capture, CaptureState};
 use asl_store::StoreHandle;
 use serde::Serialize;
 
+use super::sign_off::SignedOff;
 use crate::args::Show;
 use crate::error::{CliError, Exit, Result, causes_of};
 use crate::face::Face;
@@ -74,6 +75,9 @@ pub struct CaptureResult {
     /// Why its manifest cannot be read whole, where it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// What became of its receipt, where this is the end of a run into a store with a domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_off: Option<SignedOff>,
     /// What to do next, where this is the end of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -117,6 +121,7 @@ pub fn result_of(
         started: text::time(doc.started_unix_ns),
         unreadable,
         damage: None,
+        signed_off: None,
         hint: None,
     }
 }
@@ -184,6 +189,7 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
             .map(|run| (run.start, run.len, run.errno))
             .collect(),
         damage: None,
+        signed_off: None,
         hint: None,
     })
 }

@@ -1,19 +1,20 @@
-//! `asl domain show`, `verify` and `attest`.
+//! `asl domain show` and `attest`, and what the verbs of `asl domain` share.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use asl_bootstrap::domain::{Class, Problem};
+use asl_bootstrap::domain::Class;
 use asl_bootstrap::keyfile::key_file_path;
-use asl_bootstrap::mint::{Attested, Checkpointed, Done};
-use asl_bootstrap::policy::Unsigned;
+use asl_bootstrap::mint::{Attested, Done};
+use asl_bootstrap::policy::Event;
+use asl_bootstrap::witness::ExchangeError;
 use asl_bootstrap::{
-    ChainError, Domain, DomainError, Error, KeyFile, KeyFileError, MintError, ReceiptKind, meta,
+    ChainError, Domain, DomainError, Error, KeyFile, KeyFileError, MintError, ReceiptKind, attest,
     mint,
 };
 use asl_capture::session::{self, CaptureState};
-use asl_store::{StoreHandle, WriteOptions};
+use asl_store::{StoreHandle, StoreWriter, WriteOptions};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -23,7 +24,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::qr::{self, Drawing};
 use crate::report::{Outcome, facts};
-use crate::{secret, text};
+use crate::{secret, text, writable};
 
 /// Longest passphrase file that is read.
 const PASSPHRASE_FILE_MAX: u64 = 4096;
@@ -63,6 +64,8 @@ fn exit_of(error: &Error) -> Exit {
             Exit::Rollback
         }
         Error::Refused(_) => Exit::Policy,
+        Error::Verify(_) => Exit::Authority,
+        Error::Exchange(ExchangeError::RolledBack { .. }) => Exit::Rollback,
         Error::KeyFile(KeyFileError::EmptyPassphrase) => Exit::Input,
         Error::KeyFile(
             KeyFileError::WrongPassphrase
@@ -70,6 +73,7 @@ fn exit_of(error: &Error) -> Exit {
             | KeyFileError::Foreign,
         )
         | Error::Mint(MintError::NoKey { .. })
+        | Error::Exchange(ExchangeError::Stranger | ExchangeError::OtherCheckpoint { .. })
         | Error::Chain(_)
         | Error::Sign(_) => Exit::Authority,
         Error::Dam(_) | Error::Author(_) => Exit::Usage,
@@ -77,7 +81,7 @@ fn exit_of(error: &Error) -> Exit {
     }
 }
 
-fn exit_of_class(class: Class) -> Exit {
+pub(super) fn exit_of_class(class: Class) -> Exit {
     match class {
         Class::Note => Exit::Complete,
         Class::Policy => Exit::Policy,
@@ -238,55 +242,8 @@ pub fn show(face: &Face, args: &DomainShow) -> Result {
     Ok(Exit::Complete)
 }
 
-/// What was found.
-#[derive(Debug, Serialize)]
-struct Verified {
-    ok: bool,
-    #[serde(flatten)]
-    domain: DomainObject,
-    findings: Vec<FindingObject>,
-    unsigned_captures: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct FindingObject {
-    log_position: u64,
-    artifact: String,
-    what: String,
-}
-
-impl Outcome for Verified {
-    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.domain.show(out)?;
-        for finding in &self.findings {
-            let what = text::visible(&finding.what);
-            let (position, artifact) = (finding.log_position, &finding.artifact);
-            writeln!(out, "record {position}, artifact {artifact:.16}: {what}")?;
-        }
-        for capture in &self.unsigned_captures {
-            writeln!(out, "capture {capture:.8}: nobody signed its receipt")?;
-        }
-        match (self.ok, self.findings.len()) {
-            (true, 0) => writeln!(out, "everything that was signed counts"),
-            (true, _) => writeln!(out, "nothing counts that should not"),
-            (false, _) => writeln!(out, "NOT everything counts"),
-        }
-    }
-}
-
-fn chain_of(problem: &Problem) -> String {
-    let mut what = problem.to_string();
-    let mut link = std::error::Error::source(problem);
-    while let Some(error) = link {
-        what.push_str(": ");
-        what.push_str(&error.to_string());
-        link = error.source();
-    }
-    what
-}
-
 /// Finished captures, as sessions that should have a receipt.
-fn done(path: &Path, store: &StoreHandle) -> Result<Vec<Done>> {
+pub(super) fn done(path: &Path, store: &StoreHandle) -> Result<Vec<Done>> {
     let captures = session::list(store)
         .map_err(|error| captures::failed("list the captures", path, &error))?;
     let finished = captures.iter().filter_map(|capture| {
@@ -298,56 +255,6 @@ fn done(path: &Path, store: &StoreHandle) -> Result<Vec<Done>> {
         })
     });
     Ok(finished.collect())
-}
-
-/// Judges everything, and says what is proven.
-pub fn verify(face: &Face) -> Result {
-    let (path, store, domain) = read(face)?;
-    let differences = meta::compare(&**store.vfs(), &store, &domain, None)
-        .map_err(|error| failed("compare meta/ with the log", path, &error))?;
-    for difference in &differences {
-        if difference.found == meta::Found::Foreign {
-            face.report.warn(&format!(
-                "{} is not as the log says; nothing reads it",
-                difference.path
-            ));
-        }
-    }
-    let mut exit = domain
-        .findings
-        .iter()
-        .map(|finding| finding.problem.class())
-        .max()
-        .map_or(Exit::Complete, exit_of_class);
-    let mut unsigned = Vec::new();
-    for done in done(path, &store)? {
-        let state = domain.receipt(done.session, done.root);
-        if state.is_some_and(|state| !state.signers.is_empty()) {
-            continue;
-        }
-        match domain.chain.head().policy.unsigned_capture() {
-            Ok(Unsigned::Fine) => {}
-            Ok(Unsigned::Report) => unsigned.push(done.session.to_string()),
-            Err(_) => {
-                unsigned.push(done.session.to_string());
-                if exit == Exit::Complete {
-                    exit = Exit::Policy;
-                }
-            }
-        }
-    }
-    let findings = domain.findings.iter().map(|finding| FindingObject {
-        log_position: finding.position.0,
-        artifact: finding.artifact.to_string(),
-        what: chain_of(&finding.problem),
-    });
-    face.report.result(&Verified {
-        ok: exit == Exit::Complete,
-        domain: DomainObject::from(&domain),
-        findings: findings.collect(),
-        unsigned_captures: unsigned,
-    })?;
-    Ok(exit)
 }
 
 /// What was signed.
@@ -372,22 +279,68 @@ impl Outcome for AttestObject {
     }
 }
 
+/// The store opened for writing, and the domain's keys where a passphrase is given: all is known to be right before anything is
+/// written.
+pub(super) fn writer_with_keys<'f>(
+    face: &'f Face,
+    action: &str,
+    passphrase_file: Option<&Path>,
+) -> Result<(&'f Path, StoreWriter, Option<KeyFile>)> {
+    let Some(file) = passphrase_file else {
+        let (path, writer) = face.writer(WriteOptions::default())?;
+        writable::require(action, path, writer.handle())?;
+        return Ok((path, writer, None));
+    };
+    secret::protect(&face.report);
+    let passphrase = passphrase(file)?;
+    let (path, writer, keys) = unlocked_writer(face, action, &passphrase)?;
+    Ok((path, writer, Some(keys)))
+}
+
+/// The store opened for writing, and the keys of its domain, known to sign receipts and checkpoints.
+fn unlocked_writer<'f>(
+    face: &'f Face,
+    action: &str,
+    passphrase: &str,
+) -> Result<(&'f Path, StoreWriter, KeyFile)> {
+    let (path, writer) = face.writer(WriteOptions::default())?;
+    writable::require(action, path, writer.handle())?;
+    let unlock = |store: &StoreHandle| -> Result<KeyFile, Error> {
+        let domain = Domain::read(store)?.ok_or(MintError::NoDomain)?;
+        let keys = KeyFile::load(&**store.vfs(), &key_file_path(&domain.id()), passphrase)?;
+        attest::can_sign(&domain, &keys)?;
+        Ok(keys)
+    };
+    let keys = unlock(writer.handle()).map_err(|error| failed(action, path, &error))?;
+    Ok((path, writer, keys))
+}
+
+/// The command that signs later what could not be signed now.
+pub(super) fn attest_command(path: &Path) -> String {
+    let place = text::shell_path(path);
+    format!("asl domain attest --passphrase-file FILE --store {place}")
+}
+
+/// Says what to do where the domain's policy wants a checkpoint and no key was at hand. Nothing was asked for, so trouble with the
+/// domain is for `asl domain verify`.
+pub(super) fn warn_of_checkpoint(face: &Face, path: &Path, store: &StoreHandle, event: Event) {
+    if let Ok(Some(domain)) = Domain::read(store)
+        && domain.chain.head().policy.checkpoint_due(event)
+    {
+        face.report.warn(&format!(
+            "the domain's policy wants a signed checkpoint after {event}; to sign: {}",
+            attest_command(path)
+        ));
+    }
+}
+
 /// Signs what has no counting signature.
 pub fn attest(face: &Face, args: &DomainAttest) -> Result {
     secret::protect(&face.report);
     let passphrase = secret::passphrase(face, args.passphrase_file.as_deref(), "the keys")?;
-    let (path, mut writer) = face.writer(WriteOptions::default())?;
     let action = "sign receipts";
+    let (path, mut writer, keys) = unlocked_writer(face, action, &passphrase)?;
     let failed = |error: &Error| failed(action, path, error);
-    let domain = Domain::read(writer.handle())
-        .and_then(|found| found.ok_or_else(|| MintError::NoDomain.into()))
-        .map_err(|error| failed(&error))?;
-    let keys = KeyFile::load(
-        &**writer.handle().vfs(),
-        &key_file_path(&domain.id()),
-        &passphrase,
-    )
-    .map_err(|error| failed(&error.into()))?;
     let sessions = done(path, writer.handle())?;
     let attested = mint::attest(&mut writer, &keys, &sessions).map_err(|error| failed(&error))?;
     let made = mint::checkpoint(&mut writer, &keys).map_err(|error| failed(&error))?;
@@ -395,10 +348,7 @@ pub fn attest(face: &Face, args: &DomainAttest) -> Result {
     let mut object = AttestObject {
         signed: Vec::new(),
         already_signed: 0,
-        checkpointed_position: match &made {
-            Checkpointed::Made { size, .. } => *size,
-            Checkpointed::Current(state) => state.size,
-        },
+        checkpointed_position: made.size(),
     };
     for outcome in attested {
         match outcome {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::domain::{DomainObject, failed, passphrase};
-use super::{domain_phrase, wizard};
+use super::{domain_phrase, domain_witness, wizard};
 use crate::args::{DomainKind, DomainMint};
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, now};
@@ -215,7 +215,11 @@ fn by_flags(face: &Face, args: &DomainMint) -> Result<Order> {
         ));
     }
     Ok(Order {
-        found: Found::Draw(request(&name, args.time.map_or(clock, |time| time.unix_ns))),
+        found: Found::Draw(request(
+            args,
+            &name,
+            args.time.map_or(clock, |time| time.unix_ns),
+        )?),
         passphrase,
         recovery: match &args.recovery_out {
             Some(file) => Recovery::File(file.clone()),
@@ -224,12 +228,13 @@ fn by_flags(face: &Face, args: &DomainMint) -> Result<Order> {
     })
 }
 
-pub(super) fn request(name: &str, created_hint: i64) -> Request {
-    Request {
+pub(super) fn request(args: &DomainMint, name: &str, created_hint: i64) -> Result<Request> {
+    Ok(Request {
         label: name.to_owned(),
         policy: Policy::default_of(Kind::Personal),
+        witness: domain_witness::members(&args.witnesses, args.witness_threshold)?,
         created_hint,
-    }
+    })
 }
 
 /// Whether a clock cannot be right: before this program was written, or its battery gone.

@@ -2,17 +2,18 @@
 
 use std::io::{self, Write};
 
-use asl_store::WriteOptions;
+use asl_bootstrap::mint;
+use asl_bootstrap::policy::Event;
 use asl_store::id::Digest;
 use asl_store::state::SnapshotInfo;
 use serde::Serialize;
 
+use super::domain;
 use crate::args::StoreSnapshot;
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
 use crate::text;
-use crate::writable;
 
 /// A snapshot.
 #[derive(Debug, Serialize)]
@@ -54,10 +55,29 @@ impl Outcome for Snapshot {
     }
 }
 
-/// Pins the store as it is now.
+/// A snapshot that was made now.
+#[derive(Debug, Serialize)]
+struct Made {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    /// Records under a signed checkpoint now, where one was made.
+    checkpointed_position: Option<u64>,
+}
+
+impl Outcome for Made {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.snapshot.show(out)?;
+        match self.checkpointed_position {
+            Some(size) => writeln!(out, "the log is signed up to record {size}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Pins the store as it is now, and signs the log where the key is at hand.
 pub fn create(face: &Face, args: &StoreSnapshot) -> Result {
-    let (path, mut writer) = face.writer(WriteOptions::default())?;
-    writable::require("make a snapshot", path, writer.handle())?;
+    let file = args.passphrase_file.as_deref();
+    let (path, mut writer, keys) = domain::writer_with_keys(face, "sign the log", file)?;
     let label = args.label.as_ref().map_or("", |label| &label.0);
     let id = writer
         .snapshot(label)
@@ -66,11 +86,35 @@ pub fn create(face: &Face, args: &StoreSnapshot) -> Result {
         let mut snapshots = state.snapshots.iter();
         snapshots.find(|info| info.id() == id).map(Snapshot::from)
     });
+    let signed = match &keys {
+        Some(keys) => mint::checkpoint(&mut writer, keys)
+            .map(|made| Some(made.size()))
+            .map_err(|error| domain::failed("sign the log after the snapshot", path, &error)),
+        None => {
+            domain::warn_of_checkpoint(face, path, writer.handle(), Event::Snapshot);
+            Ok(None)
+        }
+    };
+    drop(keys);
     face.finish(path, writer)?;
-    if let Some(made) = made {
-        face.report.result(&made)?;
+    let (checkpointed_position, failed) = match signed {
+        Ok(size) => (size, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(snapshot) = made {
+        face.report.result(&Made {
+            snapshot,
+            checkpointed_position,
+        })?;
     }
-    Ok(Exit::Complete)
+    let Some(error) = failed else {
+        return Ok(Exit::Complete);
+    };
+    // The snapshot itself was made and has been reported.
+    face.report.warn(&error.in_one_line());
+    face.report
+        .note(&format!("to sign later: {}", domain::attest_command(path)));
+    Ok(error.exit_code())
 }
 
 /// Lists the snapshots, oldest first.

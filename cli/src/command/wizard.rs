@@ -196,7 +196,7 @@ impl Wizard<'_> {
         if recovery != Recovery::Paper && asks_recovery {
             steps.of -= 1;
         }
-        let plan = Plan::draw(&mut random, &request(&name, created_hint))
+        let plan = Plan::draw(&mut random, &request(args, &name, created_hint)?)
             .map_err(|error| failed("mint a domain", self.path, &error))?;
         steps.next(prompt, "the plan");
         prompt.say(&self.plan(&plan.domain(), &name, &recovery));

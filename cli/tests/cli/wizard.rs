@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use asl_bootstrap::dam::Witness;
 use asl_bootstrap::mint::{Plan, Request};
 use asl_bootstrap::{Kind, Phrase, Policy, Signer};
 use asl_cli::face::context;
@@ -331,6 +332,7 @@ fn interrupted(room: &Room, keeps_keys: bool) -> Plan {
     let request = Request {
         label: "attic".to_owned(),
         policy: Policy::default_of(Kind::Personal),
+        witness: Witness::NONE,
         created_hint: 1,
     };
     let mut random = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(Into::into);
