@@ -11,7 +11,7 @@ use asl_bootstrap::verify::{self, Claim, Found, Report, Signing, Statement, Vouc
 use asl_bootstrap::{ReceiptKind, meta};
 use serde::Serialize;
 
-use super::domain::{DomainObject, done, exit_of_class, failed};
+use super::domain::{DomainObject, attest_command, done, exit_of_class, failed};
 use crate::args::DomainVerify;
 use crate::error::{Exit, Result, causes_of};
 use crate::face::Face;
@@ -425,34 +425,39 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
         findings: report.found.iter().map(FindingObject::from).collect(),
         unsigned_captures: unsigned.collect(),
     })?;
-    if face.report.is_human() {
-        face.report.note(&next(path, &report));
+    if let (true, Some(words)) = (face.report.is_human(), next(path, &report)) {
+        face.report.note(&words);
     }
     Ok(exit)
 }
 
 /// What to do next, by the worst that was found.
-fn next(path: &Path, report: &Report) -> String {
+fn next(path: &Path, report: &Report) -> Option<String> {
     let place = text::shell_path(path);
-    let worst = report.found.iter().max_by_key(|found| found.class);
-    let Some(worst) = worst else {
-        return format!("to check the data itself: asl store verify --store {place}");
-    };
-    match (&worst.wrong, worst.class) {
-        (Wrong::Unsigned { .. } | Wrong::NoCheckpoint { .. }, _) => {
-            format!("to sign: asl domain attest --passphrase-file FILE --store {place}")
-        }
-        (Wrong::Record(finding), Class::Policy) if is_unwitnessed(&finding.problem) => {
+    let worst = report.found.iter().max_by_key(|found| found.class)?;
+    let attest = || format!("to sign: {}", attest_command(path));
+    Some(match (&worst.wrong, worst.class) {
+        (Wrong::Unsigned { .. } | Wrong::NoCheckpoint { .. }, _) => attest(),
+        (Wrong::Record(finding), _) if is_unwitnessed(&finding.problem) => {
             format!("to ask a witness: asl domain witness request -o FILE --store {place}")
         }
+        // Somebody revoked it on purpose.
+        (Wrong::Record(finding), _) if is_revoked(&finding.problem) => attest(),
         (_, Class::Integrity) => {
             format!("to see what is damaged: asl store verify --store {place}")
         }
         (_, Class::Fork | Class::Authority) => {
             "hint: change nothing in this store, and compare it with another copy".to_owned()
         }
-        _ => format!("to check the data itself: asl store verify --store {place}"),
-    }
+        (_, Class::Policy | Class::Note) => return None,
+    })
+}
+
+fn is_revoked(problem: &Problem) -> bool {
+    matches!(
+        problem,
+        Problem::Refused(Refusal::Revoked { .. } | Refusal::RevokedUncovered { .. })
+    )
 }
 
 fn is_unwitnessed(problem: &Problem) -> bool {
