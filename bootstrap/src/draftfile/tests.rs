@@ -417,3 +417,57 @@ fn a_common_domain_is_read_only_for_strangers() {
     vfs.write_file(meta::HOST_PATH, b"x").unwrap();
     assert!(refused(&vfs));
 }
+
+/// A store of each kind has the same sorts of files; what the manifests and policies in them say makes the difference. Covers L8.
+#[test]
+fn kinds_of_domains_look_alike_on_the_medium() {
+    use crate::keyfile::key_file_path;
+    use crate::keyfile::tests::Cheap;
+    use std::collections::BTreeSet;
+    let _cheap = Cheap::new();
+    let shapes = |vfs: &FaultVfs| -> BTreeSet<String> {
+        let names = vfs.files().into_iter().map(|(name, _)| name);
+        let shape = |name: String| {
+            let id = |part: &str| part.len() > 20 && part.chars().all(|c| c.is_alphanumeric());
+            let parts = name.split_inclusive(['/', '.']).map(|part| {
+                let bare = part.trim_end_matches(['/', '.']);
+                if id(bare) {
+                    part.replace(bare, "*")
+                } else {
+                    part.to_owned()
+                }
+            });
+            let shape: String = parts.collect();
+            // The first two digits of a block's digest name its directory.
+            match shape.strip_prefix("blocks/sealed/") {
+                Some(_) => "blocks/sealed/*".to_owned(),
+                None => shape,
+            }
+        };
+        names.map(shape).collect()
+    };
+    let several = |kind| {
+        let (vfs, host) = founded(kind);
+        let path = key_file_path(&domain_of(&vfs).id());
+        host.create(&vfs, &path, "able").unwrap();
+        vfs
+    };
+    let personal = fresh();
+    let mut w = writer(&personal, 2);
+    let request = mint::Request {
+        label: "club".into(),
+        policy: Policy::default_of(Kind::Personal),
+        created_hint: 5,
+    };
+    let plan = mint::Plan::draw(&mut random(2), &request).unwrap();
+    plan.prepare(&w).unwrap();
+    plan.keep_keys(&w, "able").unwrap();
+    plan.found(&mut w).unwrap();
+    w.finish().unwrap();
+    let expected = shapes(&personal);
+    assert!(expected.contains("meta/keys/priv/*.age"), "{expected:?}");
+    assert_eq!(shapes(&several(Kind::Group)), expected);
+    assert_eq!(shapes(&several(Kind::Common)), expected);
+    let kind = |vfs: &FaultVfs| domain_of(vfs).chain.head().dam.kind;
+    assert_eq!(kind(&personal), Kind::Personal);
+}

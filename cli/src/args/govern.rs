@@ -87,7 +87,11 @@ pub struct DomainRecover {
     pub phrases: Phrases,
 
     /// Revoke the old keys, from this log position (of a store) on
-    #[arg(long, value_name = "[STORE_ID:]POSITION")]
+    #[arg(
+        long,
+        value_name = "[STORE_ID:]POSITION",
+        conflicts_with = "keep_others"
+    )]
     pub revoke_from: Vec<Place>,
 
     /// Why, for --revoke-from

@@ -224,7 +224,10 @@ pub fn mint(face: &Face, args: &DraftMint) -> Result {
     }
     let mut random = secret::random(&face.report);
     let found = draftfile::found(&cards, &founding, &mut random);
-    let (draft, keys) = found.map_err(|error| failed(&error))?;
+    let (draft, keys) = found.map_err(|error| match error {
+        Error::Author(_) => failed(&error).hint("see: asl domain draft mint --help"),
+        error => failed(&error),
+    })?;
     let place = key_file_path(&draft.domain());
     keys.create(&**writer.handle().vfs(), &place, &passphrase)
         .map_err(|error| failed(&error.into()))?;

@@ -6,6 +6,7 @@ use asl_bootstrap::Roles;
 use asl_bootstrap::dam::Revocation;
 use asl_bootstrap::govern::{Hosts, Rotation};
 use asl_capture::inventory::SystemPaths;
+use asl_store::Key;
 
 use super::domain_govern::Desk;
 use super::domain_rotate::Turn;
@@ -26,23 +27,27 @@ pub fn run(face: &Face, args: &DomainRecover) -> Result {
         ephemeral: args.ephemeral,
         unmounted: true,
     };
-    turn.run(face, |desk| {
+    turn.run(face, |desk, from| {
         probe::survey(&SystemPaths::default(), desk.path, allowed)?;
         Ok(Rotation {
             hosts: match args.keep_others {
                 true => Hosts::Fresh,
                 false => Hosts::Only,
             },
-            revoke: revoked(desk, args),
+            revoke: revoked(desk, from, args),
             ..Rotation::recovery(now())
         })
     })
 }
 
 /// The old keys that signed receipts and checkpoints, each from the places on that were given.
-fn revoked(desk: &Desk<'_>, args: &DomainRecover) -> Vec<Revocation> {
+fn revoked(desk: &Desk<'_>, from: Option<Key>, args: &DomainRecover) -> Vec<Revocation> {
     let mut revoked = Vec::new();
-    for principal in &desk.domain.chain.head().dam.principals {
+    let chain = &desk.domain.chain;
+    let from = from.and_then(|from| chain.node(&from));
+    let listed = [Some(chain.head()), from];
+    let listed = listed.into_iter().flatten();
+    for principal in listed.flat_map(|node| &node.dam.principals) {
         let signs = [Roles::PRODUCE, Roles::CHECKPOINT];
         if !signs.iter().any(|role| principal.roles.contains(*role)) {
             continue;

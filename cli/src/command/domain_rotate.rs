@@ -4,6 +4,7 @@
 
 use asl_bootstrap::govern::{self, Held, Hosts, Plan, Resumed, Rotation};
 use asl_bootstrap::{KeyFile, Phrase};
+use asl_store::Key;
 
 use super::domain_govern::{Desk, WithPhrase, no_passphrase, passphrase, require};
 use super::domain_phrase;
@@ -29,7 +30,7 @@ pub fn run(face: &Face, args: &DomainRotate) -> Result {
         change: &args.change,
         lost: false,
     };
-    turn.run(face, |_| {
+    turn.run(face, |_, _| {
         Ok(Rotation {
             hosts: match args.fresh_keys {
                 true => Hosts::Fresh,
@@ -68,11 +69,12 @@ impl Turn<'_> {
         )
     }
 
-    /// Goes on with a rotation, or makes one; `how` says what else it does.
+    /// Goes on with a rotation, or makes one; `how` says what else it does, of the manifest that it goes on from where that is not
+    /// the head.
     pub(super) fn run(
         self,
         face: &Face,
-        how: impl FnOnce(&Desk<'_>) -> Result<Rotation>,
+        how: impl FnOnce(&Desk<'_>, Option<Key>) -> Result<Rotation>,
     ) -> Result {
         self.require_flags(face)?;
         let passphrase = passphrase(face, &self.change.passphrase_file, "the keys")?;
@@ -122,10 +124,11 @@ impl Turn<'_> {
                 .exit(Exit::Input)
                 .hint("add --phrase-file FILE")
         })?;
+        let from = self.from(&desk)?;
         let how = Rotation {
-            from: self.from(&desk)?,
+            from,
             despite_rivals: self.change.despite_fork,
-            ..how(&desk)?
+            ..how(&desk, from)?
         };
         let drawn = self.drawn_before(&desk, &phrase)?;
         let written = drawn.is_some();
@@ -152,7 +155,7 @@ impl Turn<'_> {
     }
 
     /// The manifest of the version that is to be gone on from.
-    fn from(&self, desk: &Desk<'_>) -> Result<Option<asl_store::Key>> {
+    fn from(&self, desk: &Desk<'_>) -> Result<Option<Key>> {
         let Some(version) = self.phrases.from_version else {
             return Ok(None);
         };
