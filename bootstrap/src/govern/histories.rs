@@ -233,8 +233,8 @@ fn signatures_of(store: &asl_store::StoreHandle, domain: &Domain, key: &Key) -> 
 
 fn cases() -> u32 {
     match std::env::var_os("ASL_TEST_ALL") {
-        Some(_) => 1500,
-        None => 40,
+        Some(_) => 400,
+        None => 30,
     }
 }
 
