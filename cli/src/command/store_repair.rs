@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use asl_store::{RepairOptions, RepairReport, StoreHandle, repair};
+use asl_store::{RepairOptions, RepairReport, StoreHandle, WriteOptions, repair};
 use serde::Serialize;
 
 use crate::args::StoreRepair;
@@ -129,6 +129,10 @@ pub fn run(face: &Face, args: &StoreRepair) -> Result {
     );
     face.report.result(&repaired)?;
     if repaired.damage.is_empty() {
+        // What meta/ says of the domain is made again like every cache.
+        if let Ok((path, writer)) = face.writer(WriteOptions::default()) {
+            face.finish(path, writer)?;
+        }
         return Ok(Exit::Complete);
     }
     if face.report.is_human() {
