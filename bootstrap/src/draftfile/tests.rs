@@ -457,6 +457,7 @@ fn kinds_of_domains_look_alike_on_the_medium() {
     let request = mint::Request {
         label: "club".into(),
         policy: Policy::default_of(Kind::Personal),
+        witness: crate::dam::Witness::NONE,
         created_hint: 5,
     };
     let plan = mint::Plan::draw(&mut random(2), &request).unwrap();
