@@ -153,7 +153,13 @@ impl Oracle {
         let raw = offer.raw.as_ref()?;
         sound(raw)?;
         holds(raw.policy == blake3(&support::policy(offer.rules)))?;
-        holds(offer.rules.iter().zip([2, 2, 2, 1, 1, 1]).all(|(value, most)| *value <= most))?;
+        holds(
+            offer
+                .rules
+                .iter()
+                .zip([2, 2, 2, 1, 1, 1])
+                .all(|(value, most)| *value <= most),
+        )?;
         holds(offer.rules[3] == 0 || raw.witness_mode != 0)?;
         holds(raw.domain == Some(self.domain) && !self.known.contains_key(&blake3(&offer.bytes)))?;
         let before = self.known.get(&raw.prev?)?;
