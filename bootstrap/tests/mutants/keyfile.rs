@@ -108,7 +108,7 @@ fn files() {
         &age::x25519::Identity::generate().to_public(),
     );
     let expected = ids(&KeyFile::open(&seed, PASSPHRASE).unwrap());
-    for _ in 0..budget(1_500) {
+    for _ in 0..budget(800) {
         let bytes = match rng.below(24) {
             0 => stranger.clone(),
             1 => {
@@ -156,7 +156,7 @@ fn texts() {
     let mut rng = Rng::new(31);
     let mut tally = Tally::new("key file, text sealed anew");
     let other = text(None) + &line("witness", &pair("watch"));
-    for _ in 0..budget(1_500) {
+    for _ in 0..budget(400) {
         let seed = text(rng.one_in(2).then(|| DomainId(rng.bytes())));
         let bytes = match rng.below(8) {
             0 => mutate(&mut rng, seed.as_bytes(), other.as_bytes()),

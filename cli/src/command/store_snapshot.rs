@@ -77,7 +77,7 @@ impl Outcome for Made {
 /// Pins the store as it is now, and signs the log where the key is at hand.
 pub fn create(face: &Face, args: &StoreSnapshot) -> Result {
     let file = args.passphrase_file.as_deref();
-    let (path, mut writer, keys) = domain::writer_with_keys(face, "sign the log", file)?;
+    let (path, mut writer, keys) = domain::writer_with_keys(face, "make a snapshot", file)?;
     let label = args.label.as_ref().map_or("", |label| &label.0);
     let id = writer
         .snapshot(label)
