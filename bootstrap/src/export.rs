@@ -321,7 +321,7 @@ pub fn export(store: &StoreHandle, domain: &Domain) -> Result<Vec<u8>> {
     counting.sort_by_key(|state| (state.size, state.cosigners.len(), state.record));
     let mut newest = Vec::new();
     for state in counting.into_iter().rev() {
-        let bytes = store.get_part(&state.key)?;
+        let bytes = store.get_part(&state.note)?;
         if checkpoint(&domain.chain, domain.store, &bytes).is_ok() {
             newest = bytes;
             break;

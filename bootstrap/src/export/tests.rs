@@ -95,3 +95,37 @@ fn a_changed_export_is_refused_or_says_the_same() {
     }
     assert!(refused * 7 * 2 > bytes.len(), "only {refused} were refused");
 }
+
+/// The cosignatures come after the checkpoint, in records of their own; the export has them.
+#[test]
+fn an_export_has_the_cosignatures() {
+    use crate::fixture::{checkpoint, domain, genesis_with, witnesses};
+    use crate::note::SignatureLine;
+    let vfs = fresh();
+    let mut w = writer(&vfs, 2);
+    publish(
+        &mut w,
+        &genesis_with(|dam, policy| {
+            dam.witness = witnesses(&[21, 22, 23], 2);
+            policy.witnessed = crate::policy::Witnessed::Required;
+        }),
+    );
+    checkpoint(&mut w, CHECKPOINT);
+    for n in [21, 22] {
+        let before = domain(&w);
+        let bare = export(w.handle(), &before).unwrap();
+        let bare = Export::open(&bare, Some(&before.id())).unwrap();
+        assert!(bare.checkpoint.is_none(), "too few cosigned");
+        let text = before.unwitnessed[0].note;
+        let text = crate::note::Note::parse(&w.handle().get_part(&text).unwrap()).unwrap();
+        let name = format!("w{n}");
+        let line = SignatureLine::cosign(text.text(), &name, &signer(n), 7).unwrap();
+        crate::witness::record(&mut w, &before, line.to_string().as_bytes()).unwrap();
+    }
+    let after = domain(&w);
+    let bytes = export(w.handle(), &after).unwrap();
+    let found = Export::open(&bytes, Some(&after.id())).unwrap().checkpoint;
+    let mut expected = vec![signer(21).id(), signer(22).id()];
+    expected.sort();
+    assert_eq!(found.unwrap().cosigners, expected);
+}
