@@ -9,6 +9,10 @@
 //!
 //! *Coverage.* A refusal that no mutant reaches is one that no test of a stranger's bytes reaches: each target lists the variants
 //! of its errors exhaustively (a new one does not compile), names those that bytes cannot cause, and fails if another was not reached.
+//!
+//! Lines of the parsers that an everyday run executes, measured once with `-C instrument-coverage` and `llvm-cov`: what follows a manifest
+//! (`chain/judge.rs`) 99 %, requests all, `codec.rs` 97 %, `checkpoint.rs` 94 %, `note.rs` 90 %, `dam.rs` 83 %, `witness/quorum.rs`
+//! 83 %, `sign.rs` 74 %, `keyfile.rs` 61 %. What is left writes documents, or names and displays things.
 
 #[path = "../dams/cases.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
