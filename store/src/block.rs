@@ -157,6 +157,17 @@ pub struct Entry {
     pub info: FrameInfo,
 }
 
+impl Entry {
+    /// What a table of contents must not say of a frame, though it can be read.
+    pub(crate) fn impossible(&self) -> Option<&'static str> {
+        match self.info.is_artifact() {
+            true if self.info.note_type != 0 => Some("an artifact with the type of a note"),
+            false if self.info.flags != 0 => Some("a note with the flags of an artifact"),
+            _ => None,
+        }
+    }
+}
+
 /// A sealed block, as its writer or reader knows it.
 #[derive(Debug, Clone)]
 pub struct Sealed {

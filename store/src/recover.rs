@@ -380,12 +380,12 @@ impl StoreWriter {
     /// logged: a commit writes both records at once, so it is the last one.
     fn unlogged_tombstones(&mut self) -> Vec<(Vec<Key>, BlockId)> {
         let last = self.handle.with_state(|state| {
-            let (id, info) = state.blocks.iter().max_by_key(|(_, info)| info.position)?;
+            let (id, info) = state.last_own_block()?;
             let after = state.level0.iter().rev();
             let after = after.take_while(|(position, _)| *position > info.position);
             let tombstones = after.filter(|(_, e)| matches!(e, Level0::Tombstones(_)));
             let end = info.position + 1 + tombstones.count() as u64;
-            (end == state.position().0).then_some(BlockId(*id))
+            (end == state.position().0).then_some(id)
         });
         let mut hidden = Vec::new();
         if let Some(id) = last {
@@ -409,10 +409,9 @@ impl StoreWriter {
     /// Records of authority that are lost while the block that repeats them is still logged: like
     /// tombstones, written at once with the last block.
     fn lost_authority(&mut self) -> Result<Vec<NewRecord>> {
-        let last = self.handle.with_state(|state| {
-            let last = state.blocks.iter().max_by_key(|(_, info)| info.position);
-            last.map(|(id, _)| BlockId(*id))
-        });
+        let last = self
+            .handle
+            .with_state(|state| state.last_own_block().map(|(id, _)| id));
         let mut repeated = Vec::new();
         if let Some(id) = last {
             let read = self

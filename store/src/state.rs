@@ -246,6 +246,12 @@ impl State {
     pub fn block(&self, id: BlockId) -> Option<&BlockInfo> {
         self.blocks.get(&id.0)
     }
+    /// The block logged last of those that were not imported: only their notes speak of this log.
+    pub(crate) fn last_own_block(&self) -> Option<(BlockId, &BlockInfo)> {
+        let own = (self.blocks.iter()).filter(|(_, info)| info.origin != format::ORIGIN_IMPORTED);
+        own.max_by_key(|(_, info)| info.position)
+            .map(|(id, info)| (BlockId(*id), info))
+    }
     /// The session of an id.
     pub fn session(&self, id: SessionId) -> Option<&SessionInfo> {
         self.sessions.iter().find(|session| session.id == id.0)

@@ -330,7 +330,7 @@ fn is_beyond(error: &Error) -> bool {
 }
 
 /// The first field of a structure that ought to be zero and is not.
-fn not_zero(fields: &[Field], structure: &[u8]) -> Option<&'static str> {
+pub(crate) fn not_zero(fields: &[Field], structure: &[u8]) -> Option<&'static str> {
     let must = |field: &&Field| matches!(field.name, "PAD" | "RESERVED");
     let mut fields = fields.iter().filter(must);
     let found = fields.find(|field| field.of(structure).iter().any(|byte| *byte != 0));

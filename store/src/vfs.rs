@@ -17,6 +17,7 @@
 //!   NTFS-3G and SSHFS lack one or another.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 pub mod fault;
 mod path;
@@ -118,6 +119,18 @@ pub trait VfsFile: Send + Sync {
     /// may have failed, and what it could not write then still reads back,
     /// clean, until a power cut (`posix_fadvise(2)`, `POSIX_FADV_DONTNEED`).
     fn settle(&self) -> io::Result<()>;
+    /// Makes this file, which is empty, share all bytes of another (`ioctl_ficlone(2)`). From then on both change apart.
+    ///
+    /// # Errors
+    /// `Unsupported`, or what the filesystem says: most cannot. Then the file is still empty.
+    fn share(&self, of: &dyn VfsFile) -> io::Result<()> {
+        let _ = of;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// The descriptor of a file that has one.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Reads exactly `buf.len()` bytes or fails with `UnexpectedEof`.

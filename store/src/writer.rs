@@ -286,7 +286,7 @@ impl StoreWriter {
         Ok(first..first + count)
     }
 
-    fn next_id(&mut self) -> Result<BlockId> {
+    pub(crate) fn next_id(&mut self) -> Result<BlockId> {
         if self.lease.is_empty() {
             self.lease = self.take_ids(LEASE)?;
         }
@@ -574,7 +574,7 @@ impl StoreWriter {
             .inspect_err(|_| self.poisoned = true)
     }
 
-    fn flush_if_due(&mut self) -> Result<()> {
+    pub(crate) fn flush_if_due(&mut self) -> Result<()> {
         let (entries, blocks) = {
             let view = self.handle.view();
             (view.index.level0_len(), view.state.level0.len())

@@ -179,8 +179,10 @@ fn check_one(run: &Run, buffers: &mut Buffers, job: &Job, copies: &Copies) -> Re
     for what in disagreements(job, &sealed) {
         run.damaged(path, None, what);
     }
-    for (offset, what) in sealed.entries.iter().filter_map(impossible) {
-        run.damaged(path, offset, what);
+    for entry in &sealed.entries {
+        if let Some(what) = entry.impossible() {
+            run.damaged(path, u64::from(entry.offset), what);
+        }
     }
     if let Some(what) = mixed(&sealed) {
         run.warn(format!("{path}: {what}"));
@@ -291,17 +293,6 @@ fn disagreements(job: &Job, sealed: &Sealed) -> Vec<&'static str> {
         "it was salvaged, its record says that its writer sealed it",
     );
     found
-}
-
-/// What a table of contents must not say of a frame, though it can be read.
-fn impossible(entry: &block::Entry) -> Option<(u64, &'static str)> {
-    let info = &entry.info;
-    let what = match info.is_artifact() {
-        true if info.note_type != 0 => "an artifact with the type of a note",
-        false if info.flags != 0 => "a note with the flags of an artifact",
-        _ => return None,
-    };
-    Some((entry.offset.into(), what))
 }
 
 /// Whether a block mixes small and large artifacts, against its class. Harmless, but

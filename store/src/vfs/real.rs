@@ -365,6 +365,15 @@ impl VfsFile for RealFile {
         Ok(retry_on_intr(|| rustix::fs::ftruncate(&self.0, len))?)
     }
 
+    fn share(&self, of: &dyn VfsFile) -> io::Result<()> {
+        let of = of.descriptor().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(retry_on_intr(|| rustix::fs::ioctl_ficlone(&self.0, of))?)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
     fn sync(&self) -> io::Result<()> {
         match retry_on_intr(|| rustix::fs::fdatasync(&self.0)) {
             Err(Errno::INVAL | Errno::NOSYS) => Ok(retry_on_intr(|| rustix::fs::fsync(&self.0))?),

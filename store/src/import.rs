@@ -1,0 +1,362 @@
+//! A block of another store, taken over whole.
+//!
+//! Whoever moves much moves files: nothing is compressed again, and where the filesystem can share bytes between files, nothing is
+//! even copied. The other store may be anybody's, so what it says counts for nothing: what is checked is our own copy, and it
+//! is checked before anything names it.
+//!
+//! Order of writes
+//! 1. `tmp/ingest/<digest>.new`, sharing the bytes of the other store's file or holding a copy of them; synced
+//! 2. that file is read back: the digest, the hash of every frame, the key of every artifact
+//! 3. the name under `blocks/sealed` that the digest gives it, durable
+//! 4. the seal record with an id of ours
+//!
+//! Crash: up to step 3 a file that the next opening removes; up to step 4 a block that nothing names, which the next import
+//! of it checks again and takes.
+//!
+//! Notes in an imported block (deletions, maps, records of authority) speak of the log of the store that it was born in; they are kept
+//! and never obeyed here.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::block::{self, Entry, Sealed};
+use crate::error::{Error, Result};
+use crate::format::{self, block_header as bh, block_trailer as bt, frame_header as fh};
+use crate::frame::{Decoder, FrameInfo, FrameSalt, parse_chunk_list};
+use crate::id::{BlockId, Digest, Key};
+use crate::store::StoreHandle;
+use crate::verify::not_zero;
+use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
+use crate::writer::StoreWriter;
+
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
+/// Most threads that check one block.
+const THREADS_MAX: usize = 16;
+
+/// What became of a block that was to be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imported {
+    /// It is ours now.
+    Taken {
+        /// Its id here.
+        id: BlockId,
+        /// Length of the file in bytes.
+        file_len: u64,
+        /// Whether the filesystem shares its bytes with the other store's file.
+        shared: bool,
+    },
+    /// It was here already, or was lost and is whole again.
+    Known {
+        /// Its id here.
+        id: BlockId,
+        /// Whether its file had to be brought again.
+        healed: bool,
+    },
+}
+
+impl Imported {
+    /// The block's id here.
+    pub fn id(&self) -> BlockId {
+        match self {
+            Self::Taken { id, .. } | Self::Known { id, .. } => *id,
+        }
+    }
+}
+
+impl StoreWriter {
+    /// Takes over the sealed block `digest`, whose file is `path` in `from`. What its frames refer to (the parts of artifacts that
+    /// are lists of parts) must be in it or in this store, so that blocks come in the order of their log.
+    ///
+    /// An artifact that was removed here and is in the block is visible again, as whatever is put anew.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], which names `path`, if the file is not that block to the last byte, or if a key is not that of its
+    /// bytes; [`Error::Io`] and [`Error::Full`]. Then this store is as it was.
+    pub fn import(
+        &mut self,
+        from: &dyn Vfs,
+        path: &str,
+        digest: Digest,
+        threads: usize,
+    ) -> Result<Imported> {
+        self.commit()?;
+        let vfs = self.vfs.clone();
+        let place = block::sealed_path(&digest);
+        let known = self.handle.with_state(|state| {
+            let mut blocks = state.blocks.iter();
+            blocks.find_map(|(id, info)| (info.digest == digest.0).then_some(BlockId(*id)))
+        });
+        if let Some(id) = known {
+            let whole = self.handle.notes::<Error>(id, &mut |_, _| Ok(())).is_ok();
+            if !whole {
+                self.fetch(from, path, digest, threads)?;
+            }
+            return Ok(Imported::Known { id, healed: !whole });
+        }
+        let (mut sealed, shared) = match vfs.open(&place, Access::Read) {
+            Ok(file) => match self.check_left(&*file, &place, digest, threads) {
+                Ok(sealed) => (sealed, false),
+                Err(_) => self.fetch(from, path, digest, threads)?,
+            },
+            Err(_) => self.fetch(from, path, digest, threads)?,
+        };
+        // In the file it keeps the id of its birth; what counts here is the record.
+        sealed.header.id = self.next_id()?;
+        self.log_sealed(&sealed, format::ORIGIN_IMPORTED, None)?;
+        self.flush_if_due()?;
+        Ok(Imported::Taken {
+            id: sealed.header.id,
+            file_len: sealed.file_len,
+            shared,
+        })
+    }
+
+    /// A file that an import left which did not come to its record.
+    fn check_left(
+        &self,
+        file: &dyn VfsFile,
+        place: &str,
+        digest: Digest,
+        threads: usize,
+    ) -> Result<Sealed> {
+        file.settle().map_err(Error::io("sync", place))?;
+        let sealed = check(file, place, digest, &self.handle, threads)?;
+        for dir in [block::SEALED_DIR, &place[..block::SEALED_DIR.len() + 3]] {
+            self.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        Ok(sealed)
+    }
+
+    /// Steps 1 to 3: brings the file and checks it.
+    fn fetch(
+        &mut self,
+        from: &dyn Vfs,
+        path: &str,
+        digest: Digest,
+        threads: usize,
+    ) -> Result<(Sealed, bool)> {
+        let vfs = self.vfs.clone();
+        let ingest = format!("tmp/ingest/{digest}.new");
+        let _ = vfs.remove(&ingest);
+        let fetched = (|| {
+            let source = from
+                .open(path, Access::Read)
+                .map_err(Error::io("open", path))?;
+            let file = vfs
+                .create_exclusive(&ingest)
+                .map_err(Error::io("create", &ingest))?;
+            let shared = bring(&*source, path, &*file, &ingest)?;
+            file.sync().map_err(Error::io("sync", &ingest))?;
+            let sealed = check(&*file, path, digest, &self.handle, threads)?;
+            block::publish(&*vfs, &ingest, &digest)?;
+            Ok((sealed, shared))
+        })();
+        if fetched.is_err() {
+            let _ = vfs.remove(&ingest);
+        }
+        fetched
+    }
+}
+
+/// Makes `file` hold what `source` holds; whether the filesystem shares the bytes.
+fn bring(source: &dyn VfsFile, path: &str, file: &dyn VfsFile, ingest: &str) -> Result<bool> {
+    let len = source.len().map_err(Error::io("read", path))?;
+    if len > format::FILE_LEN_MAX {
+        return Err(Error::damaged(path, len, "a length that no block has"));
+    }
+    if file.share(source).is_ok() {
+        return Ok(true);
+    }
+    let mut buf = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < len {
+        let want = usize::try_from(len - at).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+        let got = source
+            .read_at(at, &mut buf[..want])
+            .map_err(Error::io("read", path))?;
+        if got == 0 {
+            return Err(Error::damaged(
+                path,
+                at,
+                "the file became shorter while it was read",
+            ));
+        }
+        let written = file.write_at(at, &[&buf[..got]]);
+        written.map_err(|error| match Error::io("write", ingest)(error) {
+            Error::Full { path, source, .. } => Error::Full {
+                path,
+                needed_bytes: len - at,
+                source,
+            },
+            other => other,
+        })?;
+        at += got as u64;
+    }
+    Ok(false)
+}
+
+/// Reads a whole block and checks all of it; `path` is named where something is wrong.
+fn check(
+    file: &dyn VfsFile,
+    path: &str,
+    digest: Digest,
+    store: &StoreHandle,
+    threads: usize,
+) -> Result<Sealed> {
+    let sealed = block::read_sealed(file, path)?;
+    if sealed.digest != digest {
+        return Err(Error::damaged(path, 0, "another block than its name says"));
+    }
+    let mut header = [0; bh::LEN];
+    read_exact_at(file, 0, &mut header).map_err(Error::io("read", path))?;
+    let mut trailer = [0; bt::LEN];
+    let trailer_at = sealed.file_len - bt::LEN as u64;
+    read_exact_at(file, trailer_at, &mut trailer).map_err(Error::io("read", path))?;
+    // No digest vouches for these, and our own verification would find them.
+    let unused = not_zero(bh::FIELDS, &header).or(not_zero(bt::FIELDS, &trailer));
+    if let Some(what) = unused {
+        return Err(Error::damaged(path, 0, what));
+    }
+    let salt = FrameSalt::of_block(&header);
+    let class = sealed.header.class;
+    if class != format::CLASS_PACKED && class != format::CLASS_LARGE {
+        return Err(Error::damaged(path, 0, "a header with an unknown class"));
+    }
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let work = || {
+        let mut decoder = Decoder::default();
+        let mut out = Vec::new();
+        while let Some(entry) = sealed.entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let checked = check_frame(file, path, &salt, entry, &mut decoder, &mut out);
+            if let Err(error) = checked {
+                next.store(sealed.entries.len(), Ordering::Relaxed);
+                let mut failed = failed
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                failed.get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.clamp(1, THREADS_MAX) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if let Some(error) = failed
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    {
+        return Err(error);
+    }
+    check_lists(file, path, &sealed, store)?;
+    Ok(sealed)
+}
+
+/// A frame's header, its hash and, for an artifact with bytes of its own, its key.
+fn check_frame(
+    file: &dyn VfsFile,
+    path: &str,
+    salt: &FrameSalt,
+    entry: &Entry,
+    decoder: &mut Decoder,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let damaged = |what: &str| Error::damaged(path, entry.offset.into(), what);
+    if let Some(what) = entry.impossible() {
+        return Err(damaged(what));
+    }
+    let mut header = [0; fh::LEN];
+    read_exact_at(file, entry.offset.into(), &mut header).map_err(Error::io("read", path))?;
+    if FrameInfo::from_header(&header, salt) != Some(entry.info) {
+        return Err(damaged("a frame whose header is not what the contents say"));
+    }
+    let stored = block::read_stored(file, path, entry)?;
+    let mut padding = [0; format::ALIGNMENT];
+    let end = u64::from(entry.offset) + entry.info.space();
+    let len = (entry.info.space() - fh::LEN as u64) as usize - stored.len();
+    let padding = &mut padding[..len];
+    read_exact_at(file, end - len as u64, padding).map_err(Error::io("read", path))?;
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(damaged("padding that is not zero"));
+    }
+    if !entry.info.is_artifact() || entry.info.encoding == format::ENCODING_CHUNKED {
+        return Ok(());
+    }
+    decoder.decode(&entry.info, &stored, out).map_err(damaged)?;
+    Ok(())
+}
+
+/// The keys of artifacts that are lists of parts: the parts are in the block, or in the store.
+fn check_lists(file: &dyn VfsFile, path: &str, sealed: &Sealed, store: &StoreHandle) -> Result<()> {
+    let artifacts = sealed
+        .entries
+        .iter()
+        .filter(|entry| entry.info.is_artifact());
+    let (lists, plain): (Vec<&Entry>, Vec<&Entry>) =
+        artifacts.partition(|entry| entry.info.encoding == format::ENCODING_CHUNKED);
+    if lists.is_empty() {
+        return Ok(());
+    }
+    let here: HashMap<Key, &Entry> = plain
+        .into_iter()
+        .map(|entry| (entry.info.key, entry))
+        .collect();
+    for list in lists {
+        let damaged = |what: &str| Error::damaged(path, list.offset.into(), what);
+        let stored = block::read_stored(file, path, list)?;
+        let parts = parse_chunk_list(&stored).map_err(damaged)?;
+        let mut hashing = Hashing {
+            hasher: blake3::Hasher::new(),
+            left: list.info.raw_len,
+        };
+        let mut decoder = Decoder::default();
+        let mut out = Vec::new();
+        for (key, len) in parts {
+            let before = hashing.left;
+            let put = match here.get(&key) {
+                Some(entry) => {
+                    let stored = block::read_stored(file, path, entry)?;
+                    let raw = decoder
+                        .decode(&entry.info, &stored, &mut out)
+                        .map_err(damaged)?;
+                    hashing.write_all(raw).is_ok()
+                }
+                None => match store.lookup_part(&key)? {
+                    Some(record) => store.copy_record(&record, &mut hashing, 1).is_ok(),
+                    None => return Err(damaged("a list with a part that is nowhere")),
+                },
+            };
+            if !put || before.checked_sub(hashing.left) != Some(len) {
+                return Err(damaged("a list whose parts are not as long as it says"));
+            }
+        }
+        if hashing.left != 0 || *hashing.hasher.finalize().as_bytes() != list.info.key.0 {
+            return Err(damaged("bytes that do not match their key"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes bytes in, up to as many as were announced.
+struct Hashing {
+    hasher: blake3::Hasher,
+    left: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let left = self.left.checked_sub(buf.len() as u64);
+        self.left = left.ok_or(io::ErrorKind::FileTooLarge)?;
+        self.hasher.update(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
