@@ -48,6 +48,13 @@ pub(crate) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
         Error::KeyFile(KeyFileError::WrongPassphrase) => of.hint(
             "mind the keyboard layout and the end of the line; only the first line of the file counts",
         ),
+        Error::KeyFile(KeyFileError::Io { path, source, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            of.hint(format!(
+                "bring {path} back into the store; if it is lost: asl domain recover --help"
+            ))
+        }
         Error::Domain(_) | Error::Mint(MintError::Blind) => of.hint(format!(
             "list what is damaged: asl store verify --store {place}"
         )),
