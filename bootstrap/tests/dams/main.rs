@@ -221,7 +221,7 @@ fn no_rule_is_without_a_case() {
         .flat_map(|case| case.expect.split('/'))
         .collect();
     let sources = [
-        (include_str!("../../src/dam.rs"), "DamError"),
+        (include_str!("../../src/dam/error.rs"), "DamError"),
         (include_str!("../../src/chain.rs"), "ChainError"),
         (include_str!("../../src/chain.rs"), "Uncounted"),
         (include_str!("../../src/policy.rs"), "PolicyError"),
