@@ -158,8 +158,11 @@ pub fn run(face: &Face, args: &DomainMint) -> Result {
         complete(args)?;
     }
     if args.kind.is_some_and(|kind| kind != DomainKind::Personal) {
-        return Err(CliError::usage("only personal domains can be minted")
-            .hint("leave --kind out, or say --kind personal"));
+        return Err(
+            CliError::usage("several people's domain cannot be minted by one of them").hint(
+                "each of its roots signs with a key of their own; see: asl domain draft --help",
+            ),
+        );
     }
     secret::protect(&face.report);
     check_place(face, args)?;

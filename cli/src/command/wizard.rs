@@ -143,7 +143,15 @@ impl Wizard<'_> {
         let types = args.passphrase_file.is_none();
         let asks_recovery = args.recovery_out.is_none() && !args.no_recovery;
         let asks_time = args.time.is_none() && is_absurd(clock);
-        let asked = [types, args.name.is_none(), asks_time, types, asks_recovery];
+        let asks_kind = args.kind.is_none() && !args.yes;
+        let asked = [
+            types,
+            args.name.is_none(),
+            asks_kind,
+            asks_time,
+            types,
+            asks_recovery,
+        ];
         let mut steps = Steps {
             at: 0,
             of: 1 + asked.iter().filter(|asked| **asked).count() + usize::from(asks_recovery),
@@ -166,6 +174,10 @@ impl Wizard<'_> {
                 prompt.input_that("name", NAME, check_name)?
             }
         };
+        if asks_kind {
+            steps.next(prompt, "the kind");
+            self.kind()?;
+        }
         let created_hint = match args.time {
             Some(time) => time.unix_ns,
             None if asks_time => {
@@ -217,6 +229,20 @@ impl Wizard<'_> {
             passphrase,
             recovery,
         })
+    }
+
+    /// Says what kinds of domain there are. One that several people speak for needs a key of each of them, from their own machines.
+    fn kind(&self) -> Result<()> {
+        let together = "see: asl domain draft --help";
+        self.prompt.select(
+            "Who speaks for it",
+            &[
+                Choice::new("personal: you alone"),
+                Choice::disabled("group: several people", together),
+                Choice::disabled("common: everybody", together),
+            ],
+        )?;
+        Ok(())
     }
 
     /// Says which layout the keyboard has, and lets it be tried and changed.

@@ -142,6 +142,7 @@ impl Wizard {
     pub fn reach_passphrase(&mut self) {
         self.answer("see what comes", "zy-/@\r");
         self.answer("name [rescue]", "attic\r");
+        self.answer("Who speaks for it (arrow", "\r");
         self.answer("Protect them with (arrow", &format!("{DOWN}\r"));
         self.passphrase = PASSPHRASE.to_owned();
         let line = format!("{PASSPHRASE}\r");
@@ -223,6 +224,7 @@ pub const QUESTIONS: &[(&str, &str)] = &[
     ("see what comes", "\r"),
     ("The keyboard (arrow", "\r"),
     ("name [rescue]", "attic\r"),
+    ("Who speaks for it (arrow", "\r"),
     ("Protect them with (arrow", "\r"),
     ("Enter when you have it", "\r"),
     ("now type it: ", "PASS"),

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::minting::{ALTERNATE, Room, Wizard, answer_first, files_below};
+use super::minting::{ALTERNATE, QUESTIONS, Room, Wizard, answer_first, files_below};
 use super::place::skipped;
 use super::programs::{program, shown};
 
@@ -62,7 +62,7 @@ fn keys_and_phrase_are_found_nowhere() {
     command.env("TMPDIR", &temporary).env("HOME", &temporary);
     command.current_dir(&temporary);
     let mut wizard = Wizard::start(&command, "vt220");
-    answer_first(&mut wizard, 12);
+    answer_first(&mut wizard, QUESTIONS.len());
     wizard.ends(0);
     let mut said = Vec::new();
     let image = room.dir.path().join("disk");
@@ -187,7 +187,7 @@ fn keys_and_phrase_are_found_nowhere() {
 fn the_screen_is_as_it_was_before_the_phrase() {
     let room = Room::new();
     let mut wizard = Wizard::mint(&room, &[]);
-    answer_first(&mut wizard, 9);
+    answer_first(&mut wizard, 10);
     wizard.terminal.typed("\x03");
     wizard.ends(1);
     let text = wizard.terminal.text();
@@ -236,7 +236,7 @@ fn a_program_that_dies_leaves_no_core() {
     command.arg(mint.get_program()).args(mint.get_args());
     command.current_dir(&cores);
     let mut wizard = Wizard::start(&command, "vt220");
-    answer_first(&mut wizard, 8);
+    answer_first(&mut wizard, 9);
     let pid = wizard.terminal.child.id();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let core = limits

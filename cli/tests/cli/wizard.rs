@@ -122,7 +122,7 @@ fn leaving_at_any_question_leaves_nothing() {
     // Not only the keys: also the signals that a shell or a dying connection sends.
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
         let mut wizard = Wizard::mint(&room, &[]);
-        answer_first(&mut wizard, 8);
+        answer_first(&mut wizard, 9);
         let pid = rustix::process::Pid::from_child(&wizard.terminal.child);
         rustix::process::kill_process(pid, signal).unwrap();
         wizard.ends(1);
@@ -134,12 +134,16 @@ fn leaving_at_any_question_leaves_nothing() {
 #[test]
 fn mistakes_are_found_and_can_be_mended() {
     let room = Room::new();
-    let mut wizard = Wizard::mint(&room, &["--kind", "personal"]);
+    let mut wizard = Wizard::mint(&room, &[]);
     wizard.answer("see what comes", "yz-/@\r");
     wizard.answer("The keyboard (arrow", &format!("{DOWN}\r"));
     wizard.answer("see what comes", "z y - / @\r");
     wizard.answer("name [rescue]", &format!("{}\r", "x".repeat(65)));
     wizard.answer("65 bytes long", "attic\r");
+    // What several people found is shown, and said how.
+    wizard.answer("Who speaks for it (arrow", &format!("{DOWN}\r"));
+    wizard.see("That cannot be chosen: see: asl domain draft --help");
+    wizard.answer("Who speaks for it (arrow", "\r");
     wizard.answer("Protect them with (arrow", &format!("{DOWN}\r"));
     wizard.answer("passphrase: ", "short\r");
     wizard.answer("the same again: ", "shotr\r");
@@ -215,6 +219,7 @@ fn a_dumb_terminal_is_enough() {
     let mut wizard = Wizard::start(&command, "dumb");
     wizard.answer("see what comes", "zy-/@\r");
     wizard.answer("name [rescue]", "\r");
+    wizard.answer("number [1]", "1\r");
     wizard.answer("number [1]", "7\r");
     wizard.answer("a number from 1 to 2", "2\r");
     wizard.answer("passphrase: ", &format!("{PASSPHRASE}\r"));
@@ -300,6 +305,7 @@ fn a_recorded_session_shows_no_secret() {
     let mut wizard = Wizard::start(&command, "vt220");
     wizard.answer("see what comes", "zy-/@\r");
     wizard.answer("name [rescue]", "\r");
+    wizard.answer("Who speaks for it (arrow", "\r");
     wizard.see("This session is recorded");
     wizard.answer("Protect them with (arrow", "\r");
     wizard.answer("passphrase: ", &format!("{PASSPHRASE}\t\r"));
