@@ -3,7 +3,7 @@
 //! A domain is named by the digest of its first authority manifest (DAM) and therefore needs nobody to
 //! register it. Its keys sign later manifests, checkpoints of the log and receipts; its policy says what is
 //! believed. Everything that counts is an artifact named by a critical record of the store's log; nothing
-//! under `meta/` is ever an input.
+//! under `meta/` decides what counts.
 //!
 //! This library knows no terminal, no clock, no environment and no chance: time, randomness and passphrases
 //! come in as arguments. (The `age` crate draws the salt and the nonce of an encrypted file itself.)

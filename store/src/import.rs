@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 use crate::format::{self, block_header as bh, block_trailer as bt, frame_header as fh};
 use crate::frame::{Decoder, FrameInfo, FrameSalt, parse_chunk_list};
 use crate::id::{BlockId, Digest, Key};
+use crate::rebuild::read_pinned;
+use crate::state::State;
 use crate::store::StoreHandle;
 use crate::verify::not_zero;
 use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
@@ -52,7 +54,7 @@ pub enum Imported {
     Known {
         /// Its id here.
         id: BlockId,
-        /// Whether its file had to be brought again.
+        /// Whether its file was missing or damaged in header or contents, and was brought again.
         healed: bool,
     },
 }
@@ -90,7 +92,8 @@ impl StoreWriter {
             blocks.find_map(|(id, info)| (info.digest == digest.0).then_some(BlockId(*id)))
         });
         if let Some(id) = known {
-            let whole = self.handle.notes::<Error>(id, &mut |_, _| Ok(())).is_ok();
+            let read = |state: &State| read_pinned(&*vfs, state, id).is_ok();
+            let whole = self.handle.with_state(read);
             if !whole {
                 self.fetch(from, path, digest, threads)?;
             }

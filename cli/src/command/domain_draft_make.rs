@@ -20,9 +20,9 @@ use serde::Serialize;
 
 use super::domain;
 use super::domain_draft::{DraftObject, beside, key_file, write};
-use super::domain_govern::{passphrase, require};
+use super::domain_govern::{passphrase, require, set};
 use super::domain_phrase;
-use crate::args::{DraftMember, DraftMint, DraftRotate, DraftUpdate, Setting, SeveralKind};
+use crate::args::{DraftMember, DraftMint, DraftRotate, DraftUpdate, SeveralKind};
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, now, outside_store};
 use crate::probe::{self, Allowed};
@@ -179,13 +179,6 @@ fn witness(paths: &[PathBuf], threshold: Option<u8>) -> Result<asl_bootstrap::da
     })
 }
 
-fn set(policy: &mut Policy, settings: &[Setting]) {
-    for setting in settings {
-        // The command line was refused if it names no value of the rule.
-        let _ = policy.set(setting.rule, &setting.value);
-    }
-}
-
 /// Drafts a domain.
 pub fn mint(face: &Face, args: &DraftMint) -> Result {
     let action = "draft a domain";
@@ -203,7 +196,7 @@ pub fn mint(face: &Face, args: &DraftMint) -> Result {
         SeveralKind::Common => Kind::Common,
     };
     let mut policy = Policy::default_of(kind);
-    set(&mut policy, &args.set);
+    set(&mut policy, &args.set)?;
     let most = more_than_half(args.cards.len());
     let founding = Founding {
         label: args.name.clone(),
@@ -259,7 +252,7 @@ pub fn update(face: &Face, args: &DraftUpdate) -> Result {
     outside_store(face.store_path()?, &args.output)?;
     let (path, store, domain) = read(face, action)?;
     let mut policy = domain.chain.head().policy;
-    set(&mut policy, &args.set);
+    set(&mut policy, &args.set)?;
     let revoked = args.revoke.iter().map(|key| Revocation {
         key: *key,
         store: domain.store,

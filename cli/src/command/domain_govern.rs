@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use asl_bootstrap::govern::{self, Governed, Held, Plan, Resumed};
 use asl_bootstrap::keyfile::key_file_path;
 use asl_bootstrap::{
-    AuthorError, ChainError, Domain, Error, GovernError, KeyFile, KeyFileError, MintError,
+    AuthorError, ChainError, Domain, Error, GovernError, KeyFile, KeyFileError, MintError, Policy,
 };
 use asl_store::{StoreWriter, WriteOptions};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::domain::{self, DomainObject};
+use crate::args::{Change, Setting};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::prompt::Prompt;
@@ -110,7 +111,34 @@ pub(super) fn require(action: &str, flags: &[(bool, bool, &str)]) -> Result<()> 
         .hint(format!("add {}", missing.join(", "))))
 }
 
+/// Sets rules of a policy as the command line says.
+pub(super) fn set(policy: &mut Policy, settings: &[Setting]) -> Result<()> {
+    for setting in settings {
+        let set = policy.set(setting.rule, &setting.value);
+        set.map_err(|error| CliError::usage(error.to_string()))?;
+    }
+    Ok(())
+}
+
 impl<'f> Desk<'f> {
+    /// Asks for what every change by a root wants, then opens the store.
+    pub(super) fn for_change(
+        face: &'f Face,
+        action: &'static str,
+        change: &Change,
+    ) -> Result<(Self, Zeroizing<String>)> {
+        let file = &change.passphrase_file;
+        require(
+            action,
+            &[
+                (no_passphrase(face, file), true, "--passphrase-file FILE"),
+                (!change.yes, false, "--yes"),
+            ],
+        )?;
+        let passphrase = passphrase(face, file, "the keys")?;
+        Ok((Self::open(face, action)?, passphrase))
+    }
+
     /// Opens the store for a change of its domain.
     pub(super) fn open(face: &'f Face, action: &'static str) -> Result<Self> {
         let (path, mut writer) = face.writer(WriteOptions::default())?;

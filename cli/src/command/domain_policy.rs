@@ -11,7 +11,7 @@ use asl_bootstrap::{Domain, MintError};
 use serde::Serialize;
 
 use super::domain::failed;
-use super::domain_govern::{Desk, no_passphrase, passphrase, require};
+use super::domain_govern::{Desk, set};
 use crate::args::DomainPolicy;
 use crate::error::{Exit, Result};
 use crate::face::{Face, now};
@@ -44,22 +44,10 @@ pub fn run(face: &Face, args: &DomainPolicy) -> Result {
     if args.set.is_empty() && args.name.is_none() {
         return show(face);
     }
-    let file = &args.change.passphrase_file;
-    require(
-        ACTION,
-        &[
-            (no_passphrase(face, file), true, "--passphrase-file FILE"),
-            (!args.change.yes, false, "--yes"),
-        ],
-    )?;
-    let passphrase = passphrase(face, file, "the keys")?;
-    let desk = Desk::open(face, ACTION)?;
+    let (desk, passphrase) = Desk::for_change(face, ACTION, &args.change)?;
     desk.update(&passphrase, |desk| {
         let mut policy = desk.domain.chain.head().policy;
-        for setting in &args.set {
-            // The command line was refused if it names no value of the rule.
-            let _ = policy.set(setting.rule, &setting.value);
-        }
+        set(&mut policy, &args.set)?;
         Ok(Update {
             label: args.name.clone(),
             policy: Some(policy),

@@ -9,7 +9,7 @@ use asl_bootstrap::dam::Revocation;
 use asl_bootstrap::govern::Update;
 use asl_store::LogPosition;
 
-use super::domain_govern::{Desk, no_passphrase, passphrase, require};
+use super::domain_govern::Desk;
 use crate::args::{DomainRevoke, KeyPrefix, Place};
 use crate::error::{CliError, Result};
 use crate::face::{Face, now};
@@ -19,16 +19,7 @@ const ACTION: &str = "revoke the key";
 
 /// Revokes one key.
 pub fn run(face: &Face, args: &DomainRevoke) -> Result {
-    let file = &args.change.passphrase_file;
-    require(
-        ACTION,
-        &[
-            (no_passphrase(face, file), true, "--passphrase-file FILE"),
-            (!args.change.yes, false, "--yes"),
-        ],
-    )?;
-    let passphrase = passphrase(face, file, "the keys")?;
-    let desk = Desk::open(face, ACTION)?;
+    let (desk, passphrase) = Desk::for_change(face, ACTION, &args.change)?;
     desk.update(&passphrase, |desk| {
         let key = find(desk, &args.key)?;
         let now_here = Place {
