@@ -19,6 +19,7 @@ use crate::phrase::PhraseError;
 use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeError;
+use crate::trust::TrustError;
 use crate::verify::VerifyError;
 use crate::witness::{ExchangeError, QuorumError, WitnessError};
 
@@ -106,4 +107,7 @@ pub enum Error {
     /// A store that is not of the domain expected.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A memory of what is trusted that cannot be used, or that a store contradicts.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }

@@ -33,6 +33,7 @@ pub mod readonly;
 pub mod receipt;
 pub mod sign;
 pub mod tlog;
+pub mod trust;
 pub mod verify;
 pub mod witness;
 
@@ -60,3 +61,4 @@ pub use pin::{Compared, Pin};
 pub use policy::{Policy, PolicyError, Refusal};
 pub use receipt::{Receipt, ReceiptKind};
 pub use sign::{Context, SignError, Signature};
+pub use trust::{LogCompared, LogPin, LogSeen, Trust, TrustError, Trusted};
