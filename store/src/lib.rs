@@ -17,6 +17,7 @@ pub mod frame;
 pub mod id;
 pub mod import;
 pub mod index;
+pub mod instances;
 pub mod log;
 pub mod params;
 pub mod put;

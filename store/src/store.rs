@@ -7,15 +7,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::block::{self, BlockHeader};
-use crate::current::{self, Current};
+use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
 use crate::index::{Index, Problem, block_path, open_block, record_of};
+use crate::instances::{self, Instance};
 use crate::log::LogEnd;
 use crate::segment::IndexRecord;
 use crate::state::{SnapshotInfo, State};
@@ -43,9 +44,12 @@ pub(crate) struct View {
 }
 
 struct Shared {
-    vfs: Arc<dyn Vfs>,
-    view: RwLock<View>,
-    end: LogEnd,
+    /// The instance that a writer appends to.
+    own: Arc<Instance>,
+    /// The others, by their ids.
+    others: Vec<Arc<Instance>>,
+    /// What lies beside them and could not be opened.
+    unopened: Vec<Problem>,
     files: Mutex<FileCache>,
 }
 
@@ -62,21 +66,41 @@ pub struct Scratch {
 pub struct StoreHandle(Arc<Shared>);
 
 impl StoreHandle {
-    /// Opens a store at CURRENT, for reading.
+    /// Opens a store at CURRENT, for reading: the instance at the top of the directory, and all others in it.
     pub fn open(vfs: Arc<dyn Vfs>) -> Result<Self> {
-        let Current { state, end, .. } = current::load(&*vfs)?;
-        Self::of_state(vfs, state, end)
+        let own = Instance::open(vfs.clone(), String::new())?;
+        let (others, unopened) = instances::open_others(&vfs)?;
+        Ok(Self::union(Arc::new(own), others, unopened))
+    }
+
+    /// Opens only the instance at the top of these files.
+    pub fn open_one(vfs: Arc<dyn Vfs>) -> Result<Self> {
+        Ok(Self::one(Instance::open(vfs, String::new())?))
     }
 
     pub(crate) fn of_state(vfs: Arc<dyn Vfs>, state: State, end: LogEnd) -> Result<Self> {
-        let index = Index::load(&*vfs, &state)?;
-        let view = RwLock::new(View { state, index });
-        Ok(Self(Arc::new(Shared {
-            vfs,
-            view,
-            end,
+        let own = Instance::of_state(vfs, String::new(), state, end)?;
+        Ok(Self::one(own))
+    }
+
+    fn one(own: Instance) -> Self {
+        Self::union(Arc::new(own), Vec::new(), Vec::new())
+    }
+
+    fn union(own: Arc<Instance>, others: Vec<Arc<Instance>>, unopened: Vec<Problem>) -> Self {
+        Self(Arc::new(Shared {
+            own,
+            others,
+            unopened,
             files: Mutex::default(),
-        })))
+        }))
+    }
+
+    /// Each instance by itself, the own one first, the others in the order of their ids.
+    pub fn instances(&self) -> Vec<Self> {
+        let all = std::iter::once(&self.0.own).chain(&self.0.others);
+        all.map(|one| Self::union(one.clone(), Vec::new(), Vec::new()))
+            .collect()
     }
 
     /// Opens `Index(S, P)`; without a position, the snapshot itself.
@@ -86,18 +110,18 @@ impl StoreHandle {
             (find_snapshot(&view.state, snapshot)?, view.state.position())
         };
         let position = position.unwrap_or(LogPosition(info.position));
-        let state = current::at(&*self.0.vfs, &info, position, end)?;
-        Self::of_state(self.0.vfs.clone(), state, LogEnd::Clean)
+        let state = current::at(&*self.0.own.vfs, &info, position, end)?;
+        Self::of_state(self.0.own.vfs.clone(), state, LogEnd::Clean)
     }
 
     /// The files beneath.
     pub fn vfs(&self) -> &Arc<dyn Vfs> {
-        &self.0.vfs
+        &self.0.own.vfs
     }
 
     /// How the log ended when the store was opened.
     pub fn log_end(&self) -> &LogEnd {
-        &self.0.end
+        &self.0.own.end
     }
 
     /// A copy of the state: blocks, sessions, snapshots, position.
@@ -112,11 +136,22 @@ impl StoreHandle {
 
     /// Parts of the index that could not be read.
     pub fn problems(&self) -> Vec<Problem> {
-        self.view().index.problems.clone()
+        let mut problems = self.view().index.problems.clone();
+        for other in &self.0.others {
+            let view = other.view.read();
+            let view = view.unwrap_or_else(|poisoned| poisoned.into_inner());
+            problems.extend(view.index.problems.iter().map(|problem| Problem {
+                path: format!("{}{}", other.prefix, problem.path),
+                what: problem.what.clone(),
+            }));
+        }
+        problems.extend(self.0.unopened.iter().cloned());
+        problems
     }
 
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
         self.0
+            .own
             .view
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -124,6 +159,7 @@ impl StoreHandle {
 
     pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
         self.0
+            .own
             .view
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -400,7 +436,7 @@ impl StoreHandle {
         if let Some(open) = self.files().files.get(&id) {
             return Ok(open.clone());
         }
-        let (file, path) = open_block(&*self.0.vfs, &self.view().state, id)?;
+        let (file, path) = open_block(&*self.0.own.vfs, &self.view().state, id)?;
         let mut header = [0; format::block_header::LEN];
         read_exact_at(&*file, 0, &mut header).map_err(Error::io("read", &path))?;
         BlockHeader::decode(&header, &path)?;

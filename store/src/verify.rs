@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::format::Field;
 use crate::id::Key;
+use crate::instances::is_beyond;
 use crate::log::LogEnd;
 use crate::store::StoreHandle;
 use crate::vfs::Vfs;
@@ -319,14 +320,6 @@ fn describe(error: &Error) -> (Option<u64>, String) {
         Error::Io { source, .. } => (None, format!("cannot be read: {source}")),
         other => (None, other.to_string()),
     }
-}
-
-/// Whether an error means that this program cannot judge the store at all.
-fn is_beyond(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NewerFormat { .. } | Error::UnknownFlags { .. } | Error::UnknownCritical { .. }
-    )
 }
 
 /// The first field of a structure that ought to be zero and is not.

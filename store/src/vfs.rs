@@ -22,6 +22,7 @@ use std::os::fd::BorrowedFd;
 pub mod fault;
 mod path;
 pub mod real;
+pub mod sub;
 
 /// How an existing file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
