@@ -17,14 +17,15 @@
 //! and never obeyed here.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::block::{self, Entry, Sealed};
 use crate::error::{Error, Result};
 use crate::format::{self, block_header as bh, block_trailer as bt, frame_header as fh};
-use crate::frame::{Decoder, FrameInfo, FrameSalt, parse_chunk_list};
+use crate::frame::{FrameSalt, parse_chunk_list};
+use crate::frame_check::{Buffers, NOT_PADDING, Reader, WINDOW, check_frame, check_padding};
 use crate::id::{BlockId, Digest, Key};
 use crate::rebuild::read_pinned;
 use crate::state::State;
@@ -37,6 +38,8 @@ use crate::writer::StoreWriter;
 const COPY_BYTES: usize = 1 << 20;
 /// Most threads that check one block.
 const THREADS_MAX: usize = 16;
+/// Bytes of a block that one thread checks before it takes others.
+const RUN_BYTES: u64 = WINDOW as u64;
 
 /// What became of a block that was to be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,70 +231,64 @@ fn check(
     if class != format::CLASS_PACKED && class != format::CLASS_LARGE {
         return Err(Error::damaged(path, 0, "a header with an unknown class"));
     }
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    let work = || {
-        let mut decoder = Decoder::default();
-        let mut out = Vec::new();
-        while let Some(entry) = sealed.entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let checked = check_frame(file, path, &salt, entry, &mut decoder, &mut out);
-            if let Err(error) = checked {
-                next.store(sealed.entries.len(), Ordering::Relaxed);
-                let mut failed = failed
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-                failed.get_or_insert(error);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.clamp(1, THREADS_MAX) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    if let Some(error) = failed
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-    {
-        return Err(error);
-    }
+    check_frames(file, path, &salt, &sealed, threads)?;
     check_lists(file, path, &sealed, store)?;
     Ok(sealed)
 }
 
-/// A frame's header, its hash and, for an artifact with bytes of its own, its key.
-fn check_frame(
+/// Every frame: header, hash, padding and, of an artifact with bytes of its own, the key.
+fn check_frames(
     file: &dyn VfsFile,
     path: &str,
     salt: &FrameSalt,
-    entry: &Entry,
-    decoder: &mut Decoder,
-    out: &mut Vec<u8>,
+    sealed: &Sealed,
+    threads: usize,
 ) -> Result<()> {
-    let damaged = |what: &str| Error::damaged(path, entry.offset.into(), what);
-    if let Some(what) = entry.impossible() {
-        return Err(damaged(what));
-    }
-    let mut header = [0; fh::LEN];
-    read_exact_at(file, entry.offset.into(), &mut header).map_err(Error::io("read", path))?;
-    if FrameInfo::from_header(&header, salt) != Some(entry.info) {
-        return Err(damaged("a frame whose header is not what the contents say"));
-    }
-    let stored = block::read_stored(file, path, entry)?;
-    let mut padding = [0; format::ALIGNMENT];
-    let end = u64::from(entry.offset) + entry.info.space();
-    let len = (entry.info.space() - fh::LEN as u64) as usize - stored.len();
-    let padding = &mut padding[..len];
-    read_exact_at(file, end - len as u64, padding).map_err(Error::io("read", path))?;
-    if padding.iter().any(|byte| *byte != 0) {
-        return Err(damaged("padding that is not zero"));
-    }
-    if !entry.info.is_artifact() || entry.info.encoding == format::ENCODING_CHUNKED {
-        return Ok(());
-    }
-    decoder.decode(&entry.info, &stored, out).map_err(damaged)?;
-    Ok(())
+    // Neighbours are read at once, so a thread takes as many as one read gives.
+    let runs: Vec<&[Entry]> = sealed
+        .entries
+        .chunk_by(|a, b| u64::from(a.offset) / RUN_BYTES == u64::from(b.offset) / RUN_BYTES)
+        .collect();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let work = || {
+        let mut buffers = Buffers::default();
+        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let end = run
+                .last()
+                .map(|last| u64::from(last.offset) + last.info.space());
+            let mut reader = Reader::new(file, end.unwrap_or_default(), &|_| {}, &mut buffers);
+            let wrong = run.iter().find_map(|entry| {
+                let at = u64::from(entry.offset);
+                if let Some(what) = entry.impossible() {
+                    return Some((at, what.to_owned()));
+                }
+                if let Err(what) = check_frame(&mut reader, salt, &mut buffers, entry) {
+                    return Some((at, what));
+                }
+                let padding = check_padding(&mut reader, entry);
+                padding.err().map(|at| (at, NOT_PADDING.to_owned()))
+            });
+            reader.done(&mut buffers);
+            if let Some((at, what)) = wrong {
+                next.store(runs.len(), Ordering::Relaxed);
+                let mut failed = failed
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                failed.get_or_insert(Error::damaged(path, at, what));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.clamp(1, THREADS_MAX).min(runs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let failed = failed
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    failed.map_or(Ok(()), Err)
 }
 
 /// The keys of artifacts that are lists of parts: the parts are in the block, or in the store.
@@ -300,49 +297,105 @@ fn check_lists(file: &dyn VfsFile, path: &str, sealed: &Sealed, store: &StoreHan
         .entries
         .iter()
         .filter(|entry| entry.info.is_artifact());
-    let (lists, plain): (Vec<&Entry>, Vec<&Entry>) =
-        artifacts.partition(|entry| entry.info.encoding == format::ENCODING_CHUNKED);
+    let is_list = |entry: &&Entry| entry.info.encoding == format::ENCODING_CHUNKED;
+    let lists: Vec<&Entry> = artifacts.clone().filter(is_list).collect();
     if lists.is_empty() {
         return Ok(());
     }
-    let here: HashMap<Key, &Entry> = plain
-        .into_iter()
-        .map(|entry| (entry.info.key, entry))
-        .collect();
+    let here = artifacts.map(|entry| (entry.info.key, entry)).collect();
+    let parts = Parts {
+        file,
+        path,
+        here,
+        store,
+    };
     for list in lists {
-        let damaged = |what: &str| Error::damaged(path, list.offset.into(), what);
-        let stored = block::read_stored(file, path, list)?;
-        let parts = parse_chunk_list(&stored).map_err(damaged)?;
         let mut hashing = Hashing {
             hasher: blake3::Hasher::new(),
             left: list.info.raw_len,
         };
-        let mut decoder = Decoder::default();
-        let mut out = Vec::new();
-        for (key, len) in parts {
-            let before = hashing.left;
-            let put = match here.get(&key) {
-                Some(entry) => {
-                    let stored = block::read_stored(file, path, entry)?;
-                    let raw = decoder
-                        .decode(&entry.info, &stored, &mut out)
-                        .map_err(damaged)?;
-                    hashing.write_all(raw).is_ok()
-                }
-                None => match store.lookup_part(&key)? {
-                    Some(record) => store.copy_record(&record, &mut hashing, 1).is_ok(),
-                    None => return Err(damaged("a list with a part that is nowhere")),
-                },
-            };
-            if !put || before.checked_sub(hashing.left) != Some(len) {
-                return Err(damaged("a list whose parts are not as long as it says"));
-            }
-        }
+        parts.copy(list, &mut hashing, 0)?;
         if hashing.left != 0 || *hashing.hasher.finalize().as_bytes() != list.info.key.0 {
-            return Err(damaged("bytes that do not match their key"));
+            return Err(parts.damaged(list, "bytes that do not match their key"));
         }
     }
     Ok(())
+}
+
+/// Where the parts of a block's artifacts are.
+struct Parts<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a str,
+    here: HashMap<Key, &'a Entry>,
+    store: &'a StoreHandle,
+}
+
+impl Parts<'_> {
+    fn damaged(&self, entry: &Entry, what: &str) -> Error {
+        Error::damaged(self.path, entry.offset.into(), what)
+    }
+
+    /// Gives out the bytes of an artifact of the block, `depth` lists deep.
+    fn copy(&self, entry: &Entry, out: &mut Hashing, depth: usize) -> Result<()> {
+        let damaged = |what: &str| self.damaged(entry, what);
+        if entry.info.encoding != format::ENCODING_CHUNKED {
+            return decode_checked(self.file, entry, out)
+                .map(drop)
+                .map_err(|_| damaged("bytes that are not as many as a list says"));
+        }
+        if depth == format::TREE_DEPTH_MAX {
+            return Err(damaged("lists nested too deeply"));
+        }
+        let stored = block::read_stored(self.file, self.path, entry)?;
+        for (key, len) in parse_chunk_list(&stored).map_err(damaged)? {
+            let before = out.left;
+            let put = match self.here.get(&key) {
+                Some(part) => self.copy(part, out, depth + 1).is_ok(),
+                None => match self.store.lookup_part(&key)? {
+                    Some(record) => self.store.copy_record(&record, out, depth + 1).is_ok(),
+                    None => return Err(damaged("a list with a part that is nowhere")),
+                },
+            };
+            if !put || before.checked_sub(out.left) != Some(len) {
+                return Err(damaged("a list whose parts are not as long as it says"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives out what a frame holds whose bytes were checked, piece by piece: it may be as long as it likes.
+fn decode_checked(file: &dyn VfsFile, entry: &Entry, out: &mut Hashing) -> io::Result<u64> {
+    let at = u64::from(entry.offset) + fh::LEN as u64;
+    let mut stored = Stored {
+        file,
+        at,
+        end: at + u64::from(entry.info.stored_len),
+    };
+    match entry.info.encoding {
+        format::ENCODING_ZSTD => {
+            let decoder = zstd::stream::read::Decoder::new(stored)?;
+            io::copy(&mut decoder.single_frame(), out)
+        }
+        _ => io::copy(&mut stored, out),
+    }
+}
+
+/// A frame's stored bytes as a stream.
+struct Stored<'a> {
+    file: &'a dyn VfsFile,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let want = want.min(buf.len());
+        let got = self.file.read_at(self.at, &mut buf[..want])?;
+        self.at += got as u64;
+        Ok(got)
+    }
 }
 
 /// Takes bytes in, up to as many as were announced.

@@ -29,6 +29,7 @@ pub mod verify;
 pub mod vfs;
 
 mod error;
+mod frame_check;
 mod init;
 mod maintain;
 mod rebuild;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use asl_store::id::Digest;
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs};
 use asl_store::{
-    BlockId, Error, Hint, Imported, Key, RepairOptions, Result, StoreHandle, StoreWriter, block,
-    create, format, put_reader, repair,
+    BlockId, Encoder, Error, Hint, Imported, Key, RepairOptions, Result, StoreHandle, StoreWriter,
+    block, create, format, put_reader, repair,
 };
 use common::*;
 use forge::{Forge, verified};
@@ -206,7 +206,7 @@ fn no_forged_claim_comes_over() {
         (0, "lengths or hashes disagree", |block| {
             block.frames[0].0.key = Key::of(b"what somebody will put one day");
         }),
-        (1, "do not match their key", |block| {
+        (1, "does not match its key", |block| {
             let (info, _) = &mut block.frames[0];
             assert_eq!(info.encoding, format::ENCODING_ZSTD);
             info.key = Key::of(b"what somebody will put one day");
@@ -214,7 +214,7 @@ fn no_forged_claim_comes_over() {
         (1, "do not decode", |block| {
             block.frames[0].0.raw_len -= 1;
         }),
-        (0, "what the contents say", |block| {
+        (0, "not as the table of contents says", |block| {
             let mut listed: Vec<_> = block.frames.iter().map(|(info, _)| *info).collect();
             listed[0].flags ^= format::FLAG_ROOT;
             block.toc = Some(listed);
@@ -270,6 +270,37 @@ fn a_list_whose_parts_are_nowhere_does_not_come_over() {
 }
 
 /// Covers L7: `tmp/ingest` is where it may break.
+/// What is longer than one list holds is a list of lists, and all of them may lie in one block.
+#[test]
+fn a_list_of_lists_comes_over() {
+    let from = fresh();
+    let mut w = writer(&from, 10).unwrap();
+    let parts: Vec<Vec<u8>> = (0..4).map(|n| noise(n, 3000)).collect();
+    for part in &parts {
+        w.put(frame(part)).unwrap();
+    }
+    let of = |parts: &[Vec<u8>]| parts.concat();
+    let mut inner = Vec::new();
+    for half in parts.chunks(2) {
+        let keys: Vec<_> = half.iter().map(|part| (Key::of(part), 3000)).collect();
+        let whole = of(half);
+        w.put(Encoder::chunked(Key::of(&whole), &keys, 0)).unwrap();
+        inner.push((Key::of(&whole), 6000));
+    }
+    let whole = of(&parts);
+    let key = Key::of(&whole);
+    w.put(Encoder::chunked(key, &inner, format::FLAG_ROOT))
+        .unwrap();
+    w.finish().unwrap();
+
+    let vfs = ours();
+    let mut w = writer(&vfs, 3).unwrap();
+    import_all(&mut w, &from, &blocks(&from)).unwrap();
+    w.finish().unwrap();
+    assert!(contents(&vfs)[&key] == whole);
+    check_clean(&vfs);
+}
+
 #[test]
 fn a_crash_or_an_error_at_any_operation_is_gone_on_from() {
     let (from, base) = (other(), ours());
