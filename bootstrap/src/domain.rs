@@ -25,6 +25,7 @@ use crate::chain::{Chain, ChainError};
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::error::Result;
 use crate::id::{DomainId, KeyId};
+use crate::lineage::{Lineage, Op};
 use crate::receipt::{Receipt, ReceiptKind};
 use crate::tlog::{Frontier, TreeHash};
 
@@ -100,17 +101,25 @@ pub struct Signed {
     pub in_force: Key,
 }
 
-/// A link to another domain that enough roots signed, of which this program knows no more than that.
+/// A link to another domain that enough roots signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineageState {
     /// The record.
     pub record: LogPosition,
+    /// When the record was written, Unix time in nanoseconds; untrusted.
+    pub time_unix_ns: i64,
     /// The artifact.
     pub key: Key,
     /// The roots, ascending.
     pub signers: Vec<KeyId>,
     /// The manifest in force there, which lists them.
     pub in_force: Key,
+    /// What it says; `None` if this program cannot read it, and then the domain is [blind](Domain::is_blind).
+    pub lineage: Option<Lineage>,
+    /// Roots of the child that signed it too, ascending; as far as its manifest is here.
+    pub child_signers: Vec<KeyId>,
+    /// Whether these are as many as the child's manifest asks for. If not, the child was adopted one-sidedly.
+    pub handed_over: bool,
 }
 
 /// A record of the log that ended or interrupted a session with a root.
@@ -206,6 +215,19 @@ impl Domain {
     /// then.
     pub fn is_blind(&self) -> bool {
         self.blind.is_some()
+    }
+
+    /// The links that this program can read, with what they say, in the order of the log.
+    pub fn links(&self) -> impl Iterator<Item = (&LineageState, &Lineage)> {
+        let states = self.lineage.iter();
+        states.filter_map(|state| Some((state, state.lineage.as_ref()?)))
+    }
+
+    /// The domain that this one was given up for, and the record that says so: the newest.
+    pub fn retired_to(&self) -> Option<(DomainId, LogPosition)> {
+        let retired = self.links().filter(|(_, link)| link.op == Op::Retire);
+        let newest = retired.max_by_key(|(state, _)| state.record);
+        newest.map(|(state, link)| (link.parent, state.record))
     }
 
     /// How bad a finding is, all things considered: a fork that a rotation settled is history.

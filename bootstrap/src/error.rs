@@ -13,6 +13,7 @@ use crate::govern::GovernError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
+use crate::lineage::LineageError;
 use crate::mint::MintError;
 use crate::note::NoteError;
 use crate::phrase::PhraseError;
@@ -71,6 +72,9 @@ pub enum Error {
     /// A domain that cannot be minted or signed for.
     #[error(transparent)]
     Mint(#[from] MintError),
+    /// A link to another domain that is none.
+    #[error(transparent)]
+    Lineage(#[from] LineageError),
     /// A domain that cannot be changed so.
     #[error(transparent)]
     Govern(#[from] GovernError),

@@ -19,6 +19,7 @@ use crate::chain::{Fork, Node};
 use crate::domain::{CheckpointState, Class, Domain, Finding};
 use crate::error::Result;
 use crate::id::{DomainId, KeyId};
+use crate::lineage::Lineage;
 use crate::mint::{Done, MintError};
 use crate::policy::{Event, Refusal, Unsigned};
 use crate::receipt::ReceiptKind;
@@ -116,10 +117,16 @@ pub enum Claim {
         /// The checkpoint that the receipt's record is under, if any.
         under: Option<Under>,
     },
-    /// The roots signed a link to another domain; what it says is not known here.
+    /// The roots signed a link to another domain.
     Lineage {
         /// Its artifact.
         artifact: Key,
+        /// What it says; `None` if this program cannot read it.
+        lineage: Option<Box<Lineage>>,
+        /// Roots of the child that signed it too, ascending.
+        child_signers: Vec<KeyId>,
+        /// Whether these are as many as the child's manifest asks for.
+        handed_over: bool,
     },
 }
 
@@ -402,6 +409,9 @@ fn lineage(domain: &Domain) -> impl Iterator<Item = Statement> {
     domain.lineage.iter().map(move |state| Statement {
         claim: Claim::Lineage {
             artifact: state.key,
+            lineage: state.lineage.clone().map(Box::new),
+            child_signers: state.child_signers.clone(),
+            handed_over: state.handed_over,
         },
         vouchers: (state.signers.iter())
             .map(|key| Voucher {
@@ -506,5 +516,7 @@ fn unsettled(domain: &Domain) -> Vec<Found> {
         .collect()
 }
 
+#[cfg(test)]
+mod lineage_tests;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::chain::ChainError;
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::id::KeyId;
+use crate::lineage::LineageError;
 use crate::note::NoteError;
 use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
@@ -153,7 +154,10 @@ pub enum Problem {
     /// A link to another domain that the roots did sign. It may say that this domain was given up, so nobody may go on without
     /// knowing.
     #[error("the roots signed a link to another domain, which this program cannot read")]
-    LineageUnknown,
+    LineageUnknown(#[source] LineageError),
+    /// A link between other domains, or one for the log of its other side.
+    #[error("the link to another domain does not belong into this log")]
+    LineageHome,
 }
 
 impl Problem {
@@ -161,7 +165,7 @@ impl Problem {
     pub fn is_unread(&self) -> bool {
         matches!(
             self,
-            Self::Missing | Self::Unreadable(_) | Self::TooLong { .. } | Self::LineageUnknown
+            Self::Missing | Self::Unreadable(_) | Self::TooLong { .. } | Self::LineageUnknown(_)
         )
     }
 
@@ -192,7 +196,8 @@ impl Problem {
             | Self::Cosignature(_)
             | Self::Policy(_)
             | Self::LineageSigners { .. }
-            | Self::LineageUnknown
+            | Self::LineageUnknown(_)
+            | Self::LineageHome
             | Self::Receipt(_)
             | Self::ReceiptStore { .. }
             | Self::ReceiptPosition { .. }

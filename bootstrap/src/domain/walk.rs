@@ -14,11 +14,11 @@ use super::{
 };
 use crate::chain::{Candidate, Chain, ChainError, Node};
 use crate::checkpoint::{Checkpoint, CheckpointError, Origin, SignedCheckpoint};
-use crate::codec::DOCUMENT_LEN_MAX;
 use crate::dam::{DAM_LEN_MAX, Dam, Roles};
 use crate::error::Result;
-use crate::id::KeyId;
+use crate::id::{DomainId, KeyId};
 use crate::key::PublicKey;
+use crate::lineage::{Lineage, Op};
 use crate::note::{NOTE_LEN_MAX, Note};
 use crate::policy::{POLICY_LEN, Policy, Refusal};
 use crate::receipt::Receipt;
@@ -201,7 +201,7 @@ impl Walk<'_> {
             Authority::Checkpoint | Authority::Witness => self.checkpoint(position, kind, body),
             Authority::Receipt => self.receipt(position, &keys),
             Authority::Policy => self.policy(position, body),
-            Authority::Lineage => self.lineage(position, &keys),
+            Authority::Lineage => self.lineage(record, &keys),
         };
         if let Err(problem) = judged {
             self.find(position, kind, body, problem);
@@ -365,11 +365,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Who signed a link to another domain can be told; what it says is for a program that knows such links.
-    fn lineage(&mut self, record: LogPosition, keys: &[Key]) -> Result<(), Problem> {
+    /// A link to another domain: who signed it can be told even if this program cannot read it.
+    fn lineage(&mut self, record: &Record, keys: &[Key]) -> Result<(), Problem> {
         let chain = self.chain.as_ref().ok_or(Problem::BeforeDomain)?;
         let head = chain.head();
-        let body = fetch(self.store, &keys[0], DOCUMENT_LEN_MAX)?;
+        let body = fetch(self.store, &keys[0], Lineage::LEN_MAX)?;
         let (mut signatures, mut lost) = (Vec::new(), None);
         for key in &keys[1..] {
             match fetch(self.store, key, SIGNATURE_LEN_MAX) {
@@ -384,15 +384,49 @@ impl Walk<'_> {
         if have < need {
             return Err(lost.unwrap_or(Problem::LineageSigners { have, need }));
         }
-        if self.lineage.len() < CLAIMS_MAX {
-            self.lineage.push(LineageState {
-                record,
-                key: keys[0],
-                signers: signed.into_iter().collect(),
-                in_force: head.key,
-            });
+        let (lineage, problem) = match Lineage::decode(&body) {
+            Ok(lineage) if lineage.home() == domain => (Some(lineage), None),
+            Ok(_) => return Err(Problem::LineageHome),
+            Err(error) => (None, Some(Problem::LineageUnknown(error))),
+        };
+        let child = lineage.as_ref().map(|lineage| {
+            // Of a retirement the log's own roots are the child's.
+            match lineage.op {
+                Op::Retire => (signed.iter().copied().collect(), true),
+                Op::Adopt | Op::Fork => child_signers(self.store, lineage, &body, &signatures),
+            }
+        });
+        let (child_signers, handed_over) = child.unwrap_or_default();
+        let known = self
+            .lineage
+            .iter()
+            .position(|state| state.key == keys[0] && state.lineage.is_some());
+        if let Some(at) = known {
+            // Signatures may come later.
+            let state = &mut self.lineage[at];
+            state.signers.extend(signed);
+            state.signers.sort();
+            state.signers.dedup();
+            state.child_signers.extend(child_signers);
+            state.child_signers.sort();
+            state.child_signers.dedup();
+            state.handed_over |= handed_over;
+            return Ok(());
         }
-        Err(Problem::LineageUnknown)
+        if self.lineage.len() >= CLAIMS_MAX {
+            return Err(problem.unwrap_or(Problem::TooMany));
+        }
+        self.lineage.push(LineageState {
+            record: record.position,
+            time_unix_ns: record.time_unix_ns,
+            key: keys[0],
+            signers: signed.into_iter().collect(),
+            in_force: head.key,
+            lineage,
+            child_signers,
+            handed_over,
+        });
+        problem.map_or(Ok(()), Err)
     }
 
     fn receipt(&mut self, record: LogPosition, keys: &[Key]) -> Result<(), Problem> {
@@ -661,6 +695,35 @@ fn cosigners(
         }
         Err(error) => (BTreeMap::new(), Some(Problem::Cosignature(error))),
     }
+}
+
+/// Roots of the child that signed a link, by the manifest of it that the link names, and whether they are as many as it
+/// asks for. Nobody, where that manifest is not here.
+fn child_signers(
+    store: &StoreHandle,
+    lineage: &Lineage,
+    body: &[u8],
+    signatures: &[Signature],
+) -> (Vec<KeyId>, bool) {
+    let Ok(bytes) = fetch(store, &lineage.child_head, DAM_LEN_MAX) else {
+        return Default::default();
+    };
+    let Ok(dam) = Dam::decode(&bytes) else {
+        return Default::default();
+    };
+    let domain = dam.domain.unwrap_or_else(|| DomainId::of_genesis(&bytes));
+    if domain != lineage.child {
+        return Default::default();
+    }
+    let signed = signers(
+        Context::Lineage,
+        &domain,
+        body,
+        signatures,
+        dam.roots.iter(),
+    );
+    let enough = signed.len() >= usize::from(dam.root_threshold);
+    (signed.into_iter().collect(), enough)
 }
 
 /// The principals of a manifest that have a role.

@@ -1,16 +1,18 @@
-//! Policies, receipts, signatures.
+//! Policies, receipts, signatures, links between domains.
 
 use asl_bootstrap::codec::CodecError;
 use asl_bootstrap::key::KeyError;
+use asl_bootstrap::lineage::{Checks, Level, Lineage, LineageError, Op};
 use asl_bootstrap::policy::{Policy, PolicyError};
 use asl_bootstrap::receipt::{Receipt, ReceiptKind};
 use asl_bootstrap::sign::{Context, SignError, Signature};
+use asl_bootstrap::tlog::TreeHash;
 use asl_bootstrap::{DomainId, PublicKey};
 use asl_store::id::Digest;
 use asl_store::{Key, LogPosition, SessionId, StoreId};
 
 use crate::mutate::{Rng, mutate};
-use crate::support::{Pair, RECEIPT, artifact, blake3, pair};
+use crate::support::{LINEAGE as LINEAGE_CONTEXT, Pair, RECEIPT, artifact, blake3, pair};
 use crate::{Tally, budget, variants};
 
 variants!(
@@ -54,6 +56,21 @@ variants!(
         NonCanonical,
         Weak,
         Signature
+    }
+);
+variants!(
+    LINEAGE,
+    lineage_error,
+    LineageError {
+        Codec,
+        Logs,
+        Sessions,
+        Order,
+        SameDomain,
+        Checks,
+        Missing,
+        Tool,
+        NoSuccessor
     }
 );
 
@@ -123,6 +140,104 @@ fn receipts() {
         other = seed;
     }
     tally.finish(CODEC, &[]);
+}
+
+fn lineage(rng: &mut Rng) -> Lineage {
+    let op = *rng.pick(&[Op::Adopt, Op::Fork, Op::Retire]);
+    let level = *rng.pick(&[Level::Bytes, Level::Semantics]);
+    let none = op == Op::Retire;
+    let logs = if none { 0 } else { 1 + rng.below(3) };
+    let sessions = match level {
+        Level::Semantics if !none => rng.below(4),
+        _ => 0,
+    };
+    let mut sessions: Vec<SessionId> = (0..sessions).map(|_| SessionId(rng.bytes())).collect();
+    sessions.sort_by_key(|session| session.0);
+    let artifacts = crate::mutate::interesting(rng);
+    Lineage {
+        op,
+        level,
+        parent: DomainId(rng.bytes()),
+        parent_head: Key(rng.bytes()),
+        child: DomainId(rng.bytes()),
+        child_genesis: Key(rng.bytes()),
+        child_head: Key(rng.bytes()),
+        store: StoreId(rng.bytes()),
+        position: LogPosition(crate::mutate::interesting(rng)),
+        chain: Digest(rng.bytes()),
+        manifest_root: TreeHash(rng.bytes()),
+        artifacts,
+        bytes: crate::mutate::interesting(rng),
+        missing: artifacts >> rng.below(64),
+        checks: Checks(rng.below(64) as u32),
+        log: (0..logs).map(|_| Key(rng.bytes())).collect(),
+        sessions,
+        prev: (none || rng.one_in(2)).then(|| Key(rng.bytes())),
+        tool: (*rng.pick(&["", "asl 1", "a program with a long name"])).to_owned(),
+    }
+}
+
+/// The wire form with its rules broken: what no encoder of ours writes. `bytes` are those of the link.
+fn broken(rng: &mut Rng, bytes: &[u8], link: &Lineage) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let prev = bytes.len() - link.tool.len() - 1 - if link.prev.is_some() { 33 } else { 1 };
+    match rng.below(5) {
+        // The child is the parent.
+        0 => bytes.copy_within(10..42, 74),
+        // Without the lineage before.
+        1 if link.prev.is_some() => {
+            bytes.drain(prev + 1..prev + 33);
+            bytes[prev] = 0;
+        }
+        // The last session twice.
+        2 if link.sessions.len() > 1 => bytes.copy_within(prev - 16..prev, prev - 32),
+        // Another operation or level, with everything else as it was.
+        3 => bytes[8] = rng.below(4) as u8,
+        _ => bytes[9] = rng.below(3) as u8,
+    }
+    bytes
+}
+
+#[test]
+fn lineages() {
+    let mut rng = Rng::new(4);
+    let mut tally = Tally::new("lineage");
+    let domain = DomainId([7; 32]);
+    let root = pair("root");
+    let mut other = lineage(&mut rng).encode().unwrap();
+    let unreachable = &[];
+    let all: Vec<&'static str> = [LINEAGE, CODEC].concat();
+    let least = budget(5_000);
+    while tally.goes_on(least, &all, unreachable) {
+        let link = lineage(&mut rng);
+        let seed = link.encode().unwrap();
+        assert_eq!(Lineage::decode(&seed).as_ref(), Ok(&link));
+        let signed = Signature::decode(&root.sign(LINEAGE_CONTEXT, domain.0, &seed)).unwrap();
+        let mut bytes = match rng.below(3) {
+            0 => broken(&mut rng, &seed, &link),
+            _ => mutate(&mut rng, &seed, &other),
+        };
+        if rng.one_in(500) {
+            bytes.resize(Lineage::LEN_MAX + 1, 0);
+        }
+        match Lineage::decode(&bytes) {
+            Ok(found) => {
+                assert_eq!(found.encode().as_deref(), Ok(&*bytes));
+                tally.accepted();
+            }
+            Err(error) => match &error {
+                LineageError::Codec(inner) => {
+                    tally.refused(&[lineage_error(&error), codec(inner)]);
+                }
+                _ => tally.refused(&[lineage_error(&error)]),
+            },
+        }
+        let key = public(&root);
+        let counts = signed.verify(Context::Lineage, &domain, &bytes, &key);
+        assert_eq!(counts.is_ok(), bytes == seed);
+        other = seed;
+    }
+    tally.finish(&all, unreachable);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 pub const DAM: u8 = 1;
 pub const RECEIPT: u8 = 2;
+pub const LINEAGE: u8 = 3;
 pub const COSIGN_POLICY: u8 = 4;
 /// The names of the contexts, in the order of their bytes in a signature artifact, from 1.
 pub const CONTEXTS: [&str; 4] = ["dam", "receipt", "lineage", "cosign-policy"];

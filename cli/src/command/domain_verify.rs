@@ -160,7 +160,7 @@ impl From<&Statement> for StatementObject {
                     .as_ref()
                     .map_or(Vec::new(), |under| under.witnesses.clone()),
             },
-            Claim::Lineage { artifact } => ClaimObject::Lineage {
+            Claim::Lineage { artifact, .. } => ClaimObject::Lineage {
                 artifact: artifact.to_string(),
             },
         };
