@@ -8,6 +8,7 @@ mod capture;
 mod domain;
 mod govern;
 mod image;
+mod trust;
 mod value;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub use self::govern::{
     DraftUpdate, Phrases, Place, ReasonArg, Setting, SeveralKind,
 };
 pub use self::image::{Captures, Export, Show};
+pub use self::trust::{TrustAdd, TrustCommand, TrustRemove};
 pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};
 
 /// Options that every command takes.

@@ -32,6 +32,7 @@ pub mod store_log;
 pub mod store_repair;
 pub mod store_snapshot;
 pub mod store_verify;
+pub mod trust;
 mod wizard;
 
 use std::path::Path;

@@ -25,6 +25,7 @@ pub mod report;
 pub mod secret;
 pub mod signal;
 pub mod start;
+pub mod state;
 pub mod text;
 pub mod wrap;
 mod writable;

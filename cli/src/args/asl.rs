@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{At, Captures, DomainCommand, Export, Global, KeyPrefix, Label, Show, Size};
+use super::{
+    At, Captures, DomainCommand, Export, Global, KeyPrefix, Label, Show, Size, TrustCommand,
+};
 
 /// Keep what a failing disk still gives, and get it back
 ///
@@ -57,6 +59,9 @@ pub enum AslCommand {
     /// Found a domain that vouches for the store; check who does
     #[command(subcommand, arg_required_else_help = true)]
     Domain(DomainCommand),
+    /// Remember which domains are trusted, and how far they were seen
+    #[command(subcommand, arg_required_else_help = true)]
+    Trust(TrustCommand),
     /// List the machine's disks without touching any of them
     Disks(Disks),
     /// Print a completion script for a shell

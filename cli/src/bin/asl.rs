@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use asl_cli::args::{Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand, WitnessCommand};
+use asl_cli::args::{
+    Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand, TrustCommand, WitnessCommand,
+};
 use asl_cli::command::{
     captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
     domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, domain_verify,
     domain_witness, export, get, guide, ls, man, put, rm, stat, store_info, store_init, store_log,
-    store_repair, store_snapshot, store_verify,
+    store_repair, store_snapshot, store_verify, trust,
 };
 use asl_cli::start::start;
 
@@ -68,6 +70,11 @@ fn main() -> ExitCode {
                     WitnessCommand::Sign(args) => domain_witness::sign(face, &args),
                     WitnessCommand::Add(args) => domain_witness::add(face, &args),
                 },
+            },
+            Some(AslCommand::Trust(command)) => match command {
+                TrustCommand::Add(args) => trust::add(face, &args),
+                TrustCommand::Remove(args) => trust::remove(face, &args),
+                TrustCommand::List => trust::list(face),
             },
             Some(AslCommand::Disks(_)) => disks::run(face),
             Some(AslCommand::Completions(args)) => completions::run(face, &args),

@@ -19,6 +19,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::captures;
+use super::trust::{self, Pinned};
 use crate::args::{DomainAttest, DomainShow};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
@@ -221,6 +222,8 @@ impl Outcome for DomainObject {
 struct Shown {
     #[serde(flatten)]
     domain: DomainObject,
+    /// What this machine remembers of it; null where it was told nothing.
+    trust: Option<Pinned>,
     #[serde(skip)]
     qr: Vec<String>,
 }
@@ -228,6 +231,9 @@ struct Shown {
 impl Outcome for Shown {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         self.domain.show(out)?;
+        if let Some(pinned) = &self.trust {
+            pinned.show(out)?;
+        }
         for line in &self.qr {
             writeln!(out, "{line}")?;
         }
@@ -237,16 +243,22 @@ impl Outcome for Shown {
 
 /// Shows the domain.
 pub fn show(face: &Face, args: &DomainShow) -> Result {
-    let (_, _, domain) = read(face)?;
+    let (path, store, domain) = read(face)?;
+    let trust = trust::compare(face, path, &store, &domain)?;
+    let is_seen = trust.as_ref().is_none_or(Pinned::is_ok);
     let qr = match args.qr {
         true => qr::of_domain(&domain.id(), Drawing::of_locale())?,
         false => Vec::new(),
     };
     face.report.result(&Shown {
         domain: DomainObject::from(&domain),
+        trust,
         qr,
     })?;
-    Ok(Exit::Complete)
+    Ok(match is_seen {
+        true => Exit::Complete,
+        false => Exit::Rollback,
+    })
 }
 
 /// Finished captures, as sessions that should have a receipt.

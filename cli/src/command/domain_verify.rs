@@ -12,6 +12,7 @@ use asl_bootstrap::{ReceiptKind, meta};
 use serde::Serialize;
 
 use super::domain::{DomainObject, attest_command, done, exit_of_class, failed};
+use super::trust::{self, Pinned};
 use crate::args::DomainVerify;
 use crate::error::{Exit, Result, causes_of};
 use crate::face::Face;
@@ -30,6 +31,8 @@ struct Verified {
     exit: u8,
     #[serde(flatten)]
     domain: DomainObject,
+    /// What this machine remembers of it; null where it was told nothing.
+    trust: Option<Pinned>,
     proven: Vec<StatementObject>,
     findings: Vec<FindingObject>,
     unsigned_captures: Vec<String>,
@@ -334,6 +337,9 @@ impl StatementObject {
 impl Outcome for Verified {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         self.domain.show(out)?;
+        if let Some(pinned) = &self.trust {
+            pinned.show(out)?;
+        }
         writeln!(out, "\nproven, since record")?;
         // A smaller checkpoint says nothing that the largest does not.
         let size = |statement: &StatementObject| match statement.claim {
@@ -383,7 +389,11 @@ impl Outcome for Verified {
             }
         }
         writeln!(out)?;
-        match (self.ok, self.findings.len()) {
+        if self.trust.as_ref().is_some_and(|pinned| !pinned.is_ok()) {
+            writeln!(out, "NOT the newest that was seen of this domain")?;
+        }
+        let counts = self.findings.iter().all(|found| found.class == Class::Note);
+        match (counts, self.findings.len()) {
             (true, 0) => writeln!(out, "everything that was signed counts"),
             (true, _) => writeln!(out, "nothing counts that should not"),
             (false, _) => writeln!(out, "NOT everything counts"),
@@ -408,7 +418,17 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
             ));
         }
     }
-    let exit = report.class().map_or(Exit::Complete, exit_of_class);
+    let trust = trust::compare(face, path, &store, &report.domain)?;
+    let is_seen = trust.as_ref().is_none_or(Pinned::is_ok);
+    // What nobody with the authority wrote must not become what is expected of the next copy.
+    let counts = report.class().is_none_or(|class| class <= Class::Policy);
+    if let (true, true, Some(pinned)) = (is_seen, counts, &trust) {
+        trust::move_on(face, &store, &report.domain, pinned);
+    }
+    let exit = match report.class().map_or(Exit::Complete, exit_of_class) {
+        exit if is_seen || exit == Exit::Integrity => exit,
+        _ => Exit::Rollback,
+    };
     let unsigned = report.found.iter().filter_map(|found| match &found.wrong {
         Wrong::Unsigned {
             kind: ReceiptKind::Capture,
@@ -418,9 +438,10 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
         _ => None,
     });
     face.report.result(&Verified {
-        ok: report.is_ok(),
+        ok: report.is_ok() && is_seen,
         exit: exit.code(),
         domain: DomainObject::from(&report.domain),
+        trust,
         proven: report.proven.iter().map(StatementObject::from).collect(),
         findings: report.found.iter().map(FindingObject::from).collect(),
         unsigned_captures: unsigned.collect(),
