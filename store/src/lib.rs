@@ -38,6 +38,7 @@ mod reindex;
 mod salvage;
 mod slab;
 mod store;
+mod union;
 mod writer;
 
 pub use authority::{Authority, AuthorityRecord};

@@ -22,6 +22,7 @@ struct Place {
     encoding: &'static str,
     root: bool,
     node: bool,
+    instance: Option<String>,
     block_id: u64,
     block_digest: Option<String>,
     offset_bytes: u32,
@@ -58,7 +59,12 @@ pub fn run(face: &Face, args: &Stat) -> Result {
     let (path, store) = face.reader()?;
     let store = at(store, path, args.at.as_ref())?;
     let record = find_key(&store, path, &args.key)?;
-    let digest = store.with_state(|state| state.block(record.block).map(|block| block.digest));
+    let digest = store.block(record.block).map(|block| block.digest);
+    // An entry that leads to a block has one; what remains is for a damaged index.
+    let (instance, block_id) = match store.birthplace(record.block) {
+        Some((instance, id)) => (Some(instance.to_string()), id.0),
+        None => (None, record.block.0),
+    };
     face.report.result(&Place {
         key: record.key.to_string(),
         size_bytes: record.raw_len,
@@ -66,7 +72,8 @@ pub fn run(face: &Face, args: &Stat) -> Result {
         encoding: ls::encoding(&record),
         root: record.is_root(),
         node: record.flags & FLAG_NODE != 0,
-        block_id: record.block.0,
+        instance,
+        block_id,
         block_digest: digest.map(|digest| Digest(digest).to_string()),
         offset_bytes: record.offset,
     })?;
