@@ -26,6 +26,7 @@ pub mod secret;
 pub mod signal;
 pub mod start;
 pub mod state;
+pub mod target;
 pub mod text;
 pub mod wrap;
 mod writable;

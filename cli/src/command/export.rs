@@ -1,18 +1,18 @@
 //! `asl export`: a captured image to a file, a pipe or a disk.
 //!
 //! A file is written beside its name and renamed at the end, so what has the name is
-//! whole; who stops the program removes it, only a kill leaves `NAME.asl-PID.part`. A disk is written only if the user knows the end of its serial number,
-//! nothing uses it, and it was never captured into this store.
+//! whole; who stops the program removes it, only a kill leaves `NAME.asl-PID.part`. A disk is written only if nothing speaks
+//! against it ([`crate::target`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use asl_capture::export::{
     DamagedRange, ExportOptions, ExportReport, Fill, export_to_file, export_to_stream,
 };
-use asl_capture::inventory::{BlockNode, SystemPaths, backing_disks_of, identify, usage_of};
+use asl_capture::inventory::{DevNumber, SystemPaths};
 use asl_capture::manifest::Manifest;
 use asl_capture::session;
 use asl_store::StoreHandle;
@@ -25,6 +25,7 @@ use crate::face::{Face, outside_store};
 use crate::progress::Display;
 use crate::report::Outcome;
 use crate::signal;
+use crate::target::{self, Source, Wish};
 use crate::text;
 
 /// Damaged places that are printed for people; all of them are in JSON.
@@ -41,6 +42,8 @@ struct Exported {
     damaged_bytes: u64,
     damaged: Vec<(u64, u64, String)>,
     image_blake3: Option<String>,
+    /// Whether a disk is now a twin of the source: same UUIDs, volume groups and arrays.
+    duplicates_ids: bool,
 }
 
 impl Outcome for Exported {
@@ -94,6 +97,7 @@ fn outcome(
     dest: String,
     report: ExportReport,
     image_blake3: Option<String>,
+    duplicates_ids: bool,
 ) -> Exported {
     Exported {
         capture,
@@ -108,6 +112,7 @@ fn outcome(
             .map(|DamagedRange { offset, len, what }| (offset, len, what))
             .collect(),
         image_blake3,
+        duplicates_ids,
     }
 }
 
@@ -155,6 +160,7 @@ pub fn run(face: &Face, args: &Export) -> Result {
             (report, args.dest.display().to_string())
         } else {
             outside_store(path, &args.dest)?;
+            not_a_missing_disk(&args.dest)?;
             not_captured(&store, &args.dest)?;
             let report = to_file(
                 &store,
@@ -173,10 +179,14 @@ pub fn run(face: &Face, args: &Export) -> Result {
         .image_blake3
         .clone()
         .filter(|_| whole && options.fill == Fill::Zero && report.damaged.is_empty());
-    let exported = outcome(id, dest, report, digest);
+    let to_disk = is_block_device(&args.dest);
+    let exported = outcome(id, dest, report, digest, to_disk);
     let partial = exported.unreadable_bytes + exported.untried_bytes + exported.damaged_bytes > 0;
     if args.dest != Path::new("-") {
         face.report.result(&exported)?;
+        if to_disk {
+            warn_of_twins(face, &args.dest);
+        }
     } else if exported.damaged_bytes > 0 {
         face.report.warn(&format!(
             "{} are damaged in the store and hold the fill",
@@ -344,64 +354,42 @@ fn not_captured(store: &StoreHandle, dest: &Path) -> Result<()> {
 
 /// Opens a disk to be overwritten, after every check that can be made.
 fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) -> Result<File> {
-    let shown = text::path(&args.dest);
-    let system = SystemPaths::default();
-    let node = BlockNode::by_path(&system, &args.dest)
-        .ok_or_else(|| CliError::new(format!("cannot find out what disk {shown} is")))?;
-    let identity = identify(&system, &node, &args.dest.to_string_lossy());
-    let Some(tail) = args.to_serial.as_deref().filter(|tail| tail.len() >= 4) else {
-        return Err(CliError::usage(format!("{shown} is a disk; everything on it would be lost")).hint(
-            "if that is what you want, add --to-serial with at least the last 4 characters of its serial (see: asl disks)",
-        ));
-    };
-    match &identity.serial {
-        None => {
-            return Err(CliError::new(format!(
-                "{shown} has no serial number, so it cannot be told from others"
-            ))
-            .hint("export to a file, then copy that"));
-        }
-        Some(serial) if !serial.ends_with(tail) => {
-            return Err(CliError::new(format!(
-                "the serial of {shown} does not end with {}",
-                text::visible(tail)
-            ))
-            .hint("see: asl disks"));
-        }
-        Some(_) => {}
-    }
     let captures = session::list(store)
         .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
-    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
-    if captures.iter().any(|capture| {
-        let source = &capture.begun.source;
-        same(&source.serial, &identity.serial) || same(&source.wwn, &identity.wwn)
-    }) {
-        return Err(CliError::new(format!(
-            "{shown} was captured into this store; it is not overwritten"
-        ))
-        .hint("write to another disk"));
-    }
-    let uses = usage_of(&system, &node);
-    if let Some(usage) = uses.first() {
-        return Err(CliError::new(format!("{shown} is in use: {usage}")).hint(usage.remedy()));
-    }
-    let disk = node.disk();
-    let beneath = [store_path, Path::new("/")]
-        .into_iter()
-        .flat_map(|path| backing_disks_of(&system, path));
-    if beneath.into_iter().any(|of| of.number == disk.number) {
-        return Err(
-            CliError::new(format!("{shown} holds the store or the running system"))
-                .hint("write to another disk (asl disks)"),
-        );
-    }
+    let sources: Vec<Source> = (captures.into_iter())
+        .map(|capture| Source {
+            serial: capture.begun.source.serial,
+            wwn: capture.begun.source.wwn,
+            backing_file: capture.begun.source.backing_file,
+        })
+        .collect();
+    let judged = target::judge(
+        &SystemPaths::default(),
+        &Wish {
+            dest: &args.dest,
+            tail: args.to_serial.as_deref(),
+            store: store_path,
+            sources: &sources,
+            bytes,
+        },
+    )?;
     let flags = rustix::fs::OFlags::EXCL.bits() as i32;
     let mut disk = OpenOptions::new()
         .write(true)
         .custom_flags(flags)
         .open(&args.dest)
         .map_err(|error| CliError::of_io("open", &args.dest, &error))?;
+    let shown = text::path(&args.dest);
+    // The name may have come to mean another device since.
+    let opened = disk
+        .metadata()
+        .map_err(|error| CliError::of_io("look at", &args.dest, &error))?;
+    if DevNumber::from_raw(opened.rdev()) != judged {
+        return Err(CliError::new(format!(
+            "{shown} is not the disk any more that it was a moment ago"
+        ))
+        .hint("look again: asl disks"));
+    }
     let size = io::Seek::seek(&mut disk, io::SeekFrom::End(0))
         .map_err(|error| CliError::of_io("measure", &args.dest, &error))?;
     if size < bytes {
@@ -413,4 +401,38 @@ fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) 
         .hint("use a disk at least as large"));
     }
     Ok(disk)
+}
+
+/// What nobody expects of a copy: everything that tells filesystems, volume groups and arrays apart is in it as well.
+fn warn_of_twins(face: &Face, dest: &Path) {
+    let disk = text::shell_path(dest);
+    face.report.warn(&format!(
+        "{} now has the same filesystem UUIDs, LVM volume groups and md arrays as the original. \
+         Never have both in one machine at a time: it may mount, assemble or write to the wrong one",
+        text::path(dest)
+    ));
+    let words = [
+        "If they cannot be kept apart, change the COPY, with the original unplugged:".to_owned(),
+        format!("  LVM    vgimportclone {disk}"),
+        "  ext4   tune2fs -U random PARTITION".to_owned(),
+        "  xfs    xfs_admin -U generate PARTITION".to_owned(),
+        "  btrfs  btrfstune -u PARTITION".to_owned(),
+        format!("  GPT    sgdisk -G {disk}"),
+        "Never run these on the original. Of an md array, use one of the two only.".to_owned(),
+    ];
+    for line in words {
+        face.report.note(&line);
+    }
+}
+
+/// Refuses the name of a disk that is not there: in its place, a file would fill the memory.
+fn not_a_missing_disk(dest: &Path) -> Result<()> {
+    let in_dev = dest.parent() == Some(Path::new("/dev"));
+    if in_dev && fs::symlink_metadata(dest).is_err() {
+        return Err(
+            CliError::usage(format!("there is no disk {}", text::path(dest)))
+                .hint("list the disks: asl disks"),
+        );
+    }
+    Ok(())
 }
