@@ -22,6 +22,7 @@ pub mod progress;
 pub mod prompt;
 pub mod qr;
 pub mod report;
+pub mod root;
 pub mod secret;
 pub mod signal;
 pub mod start;

@@ -14,14 +14,14 @@ use asl_capture::export::{
 };
 use asl_capture::inventory::{DevNumber, SystemPaths};
 use asl_capture::manifest::Manifest;
-use asl_capture::session;
+use asl_capture::session::{self, Capture};
 use asl_store::StoreHandle;
 use serde::Serialize;
 
-use super::captures::failed;
+use super::captures::{failed, find_among};
 use crate::args::Export;
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, outside_store};
+use crate::face::{Face, Reader, outside_store};
 use crate::progress::Display;
 use crate::report::Outcome;
 use crate::signal;
@@ -34,6 +34,8 @@ const RUNS_SHOWN: usize = 8;
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Exported {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     capture: String,
     dest: String,
     bytes: u64,
@@ -100,6 +102,7 @@ fn outcome(
     duplicates_ids: bool,
 ) -> Exported {
     Exported {
+        domain: None,
         capture,
         dest,
         bytes: report.bytes,
@@ -118,10 +121,13 @@ fn outcome(
 
 /// Exports a capture.
 pub fn run(face: &Face, args: &Export) -> Result {
-    let (path, store) = face.reader()?;
+    let readers = face.readers()?;
     let name = text::visible(&args.capture).into_owned();
+    let (reader, capture) = find_among(&readers, &args.capture)
+        .map_err(|(path, error)| failed(&format!("export {name}"), &path, &error))?;
+    let (path, store) = (&*reader.path, &reader.store);
     let lib_failed = |error: &asl_capture::Error| failed(&format!("export {name}"), path, error);
-    let (id, manifest) = open(&store, &args.capture).map_err(|error| lib_failed(&error))?;
+    let (id, manifest) = manifest_of(store, &capture).map_err(|error| lib_failed(&error))?;
     let size = manifest.doc.source.size_bytes;
     let range = match args.range {
         None => 0..size,
@@ -135,44 +141,52 @@ pub fn run(face: &Face, args: &Export) -> Result {
         threads: threads(),
     };
     let display = Display::new(&face.report);
-    let (report, dest) =
-        if args.dest == Path::new("-") {
-            if io::stdout().is_terminal() {
-                return Err(CliError::usage("standard output is a terminal")
-                    .hint("send it to a file or a program: … | COMMAND"));
-            }
-            let mut out = io::stdout().lock();
-            let report = export_to_stream(&store, &manifest, &mut out, &options, &display)
-                .map_err(|error| match &error {
+    let (report, dest) = if args.dest == Path::new("-") {
+        if io::stdout().is_terminal() {
+            return Err(CliError::usage("standard output is a terminal")
+                .hint("send it to a file or a program: … | COMMAND"));
+        }
+        let mut out = io::stdout().lock();
+        let report =
+            export_to_stream(store, &manifest, &mut out, &options, &display).map_err(|error| {
+                match &error {
                     // A reader that had enough is no failure.
                     asl_capture::Error::Destination { source, .. } => CliError::of_stdout(source),
                     error => lib_failed(error),
-                })?;
-            (report, "-".to_owned())
-        } else if is_block_device(&args.dest) {
-            let disk = open_disk(args, path, &store, options.range.end - options.range.start)?;
-            // Whatever the disk held before would show through holes.
-            options.sparse = false;
-            let report = export_to_file(&store, &manifest, &disk, &options, &display)
-                .map_err(|error| lib_failed(&error))?;
-            disk.sync_all()
-                .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
-            (report, args.dest.display().to_string())
-        } else {
-            outside_store(path, &args.dest)?;
-            not_a_missing_disk(&args.dest)?;
-            not_captured(&store, &args.dest)?;
-            let report = to_file(
-                &store,
-                &manifest,
-                &args.dest,
-                &options,
-                args.force,
-                &display,
-                &lib_failed,
-            )?;
-            (report, args.dest.display().to_string())
-        };
+                }
+            })?;
+        (report, "-".to_owned())
+    } else if is_block_device(&args.dest) {
+        let disk = open_disk(
+            args,
+            path,
+            &readers,
+            options.range.end - options.range.start,
+        )?;
+        // Whatever the disk held before would show through holes.
+        options.sparse = false;
+        let report = export_to_file(store, &manifest, &disk, &options, &display)
+            .map_err(|error| lib_failed(&error))?;
+        disk.sync_all()
+            .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
+        (report, args.dest.display().to_string())
+    } else {
+        for reader in &readers {
+            outside_store(&reader.path, &args.dest)?;
+            not_captured(&reader.store, &args.dest)?;
+        }
+        not_a_missing_disk(&args.dest)?;
+        let report = to_file(
+            store,
+            &manifest,
+            &args.dest,
+            &options,
+            args.force,
+            &display,
+            &lib_failed,
+        )?;
+        (report, args.dest.display().to_string())
+    };
     display.clear();
     let digest = manifest
         .doc
@@ -180,7 +194,8 @@ pub fn run(face: &Face, args: &Export) -> Result {
         .clone()
         .filter(|_| whole && options.fill == Fill::Zero && report.damaged.is_empty());
     let to_disk = is_block_device(&args.dest);
-    let exported = outcome(id, dest, report, digest, to_disk);
+    let mut exported = outcome(id, dest, report, digest, to_disk);
+    exported.domain = reader.domain_text();
     let partial = exported.unreadable_bytes + exported.untried_bytes + exported.damaged_bytes > 0;
     if args.dest != Path::new("-") {
         face.report.result(&exported)?;
@@ -207,7 +222,10 @@ fn threads() -> usize {
 }
 
 fn open(store: &StoreHandle, name: &str) -> asl_capture::Result<(String, Manifest)> {
-    let capture = session::find(store, name)?;
+    manifest_of(store, &session::find(store, name)?)
+}
+
+fn manifest_of(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<(String, Manifest)> {
     let id = capture.session.to_string();
     match &capture.root {
         Some(root) => Ok((id, Manifest::open(store, root)?)),
@@ -353,9 +371,13 @@ fn not_captured(store: &StoreHandle, dest: &Path) -> Result<()> {
 }
 
 /// Opens a disk to be overwritten, after every check that can be made.
-fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) -> Result<File> {
-    let captures = session::list(store)
-        .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
+fn open_disk(args: &Export, store_path: &Path, readers: &[Reader], bytes: u64) -> Result<File> {
+    let mut captures = Vec::new();
+    for reader in readers {
+        let listed = session::list(&reader.store)
+            .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
+        captures.extend(listed);
+    }
     let sources: Vec<Source> = (captures.into_iter())
         .map(|capture| Source {
             serial: capture.begun.source.serial,
