@@ -18,6 +18,7 @@ use crate::mint::MintError;
 use crate::note::NoteError;
 use crate::phrase::PhraseError;
 use crate::policy::{PolicyError, Refusal};
+use crate::promote::PromoteError;
 use crate::sign::SignError;
 use crate::tlog::TreeError;
 use crate::trust::TrustError;
@@ -75,6 +76,9 @@ pub enum Error {
     /// A link to another domain that is none.
     #[error(transparent)]
     Lineage(#[from] LineageError),
+    /// A promotion that is refused.
+    #[error(transparent)]
+    Promote(#[from] PromoteError),
     /// A domain that cannot be changed so.
     #[error(transparent)]
     Govern(#[from] GovernError),

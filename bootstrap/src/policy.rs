@@ -308,7 +308,11 @@ impl Policy {
     /// What a new domain of this kind begins with, unless its maker says otherwise.
     pub fn default_of(kind: Kind) -> Self {
         Self {
-            foreign: Foreign::Quarantine,
+            // In a personal domain nothing comes in but what its own root signed for: a second lock only hinders.
+            foreign: match kind {
+                Kind::Personal => Foreign::Semantics,
+                Kind::Group | Kind::Common => Foreign::Quarantine,
+            },
             unsigned_captures: match kind {
                 Kind::Personal => UnsignedCaptures::Report,
                 Kind::Group => UnsignedCaptures::Report,

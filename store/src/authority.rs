@@ -15,9 +15,9 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::format::{self, authority_note as an, authority_payload as ap};
-use crate::id::{Key, LogPosition};
-use crate::log::{LogEnd, LogFiles, NewRecord, Record};
-use crate::state::State;
+use crate::id::{Key, LogPosition, SessionId};
+use crate::log::{LogEnd, LogFiles, LogName, NewRecord, Record};
+use crate::state::{self, State};
 use crate::store::StoreHandle;
 use crate::writer::StoreWriter;
 
@@ -139,10 +139,50 @@ fn is_count(count: usize) -> bool {
     (1..=format::AUTHORITY_KEYS_MAX as usize).contains(&count)
 }
 
+/// A record of a session that happened elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// The session.
+    pub session: SessionId,
+    /// `format::SESSION_*`.
+    pub kind: u8,
+    /// The artifact that everything of it is reachable from.
+    pub root: Option<Key>,
+    /// Opaque; at most [`format::SESSION_BODY_MAX`] bytes.
+    pub body: Vec<u8>,
+}
+
+impl SessionRecord {
+    fn record(&self) -> Result<NewRecord> {
+        let (len, max) = (self.body.len() as u64, format::SESSION_BODY_MAX.into());
+        if len > max {
+            let what = "a session's description";
+            return Err(Error::TooLong { what, len, max });
+        }
+        Ok(state::session_record(
+            self.session,
+            self.kind,
+            self.root,
+            &self.body,
+        ))
+    }
+}
+
 impl StoreWriter {
     /// Appends a record of authority about `keys`, the body first. The artifacts must have been put; what is not committed yet
     /// is committed with the record, in one append. Returns the record's position. Durable when this returns.
     pub fn authority(&mut self, kind: Authority, keys: &[Key]) -> Result<LogPosition> {
+        self.authority_with(kind, keys, &[])
+    }
+
+    /// Like [`authority`](Self::authority), with records of `sessions` after it in the same append. A power cut may keep the record
+    /// and lose some of those that follow; who appends them looks which are there.
+    pub fn authority_with(
+        &mut self,
+        kind: Authority,
+        keys: &[Key],
+        sessions: &[SessionRecord],
+    ) -> Result<LogPosition> {
         if !is_count(keys.len()) {
             return Err(Error::Parameter {
                 parameter: "the number of artifacts in a record of authority",
@@ -156,10 +196,23 @@ impl StoreWriter {
             kind,
             keys: keys.to_vec(),
         };
+        let sessions: Vec<NewRecord> = sessions
+            .iter()
+            .map(SessionRecord::record)
+            .collect::<Result<_>>()?;
         let position = self.handle.with_state(State::position);
         self.note(format::NOTE_AUTHORITY, record.note(position))?;
-        self.commit_with(|_| Some(record.record()))?;
+        self.commit_with(|_| [record.record()].into_iter().chain(sessions))?;
         self.authority_at.ok_or(Error::Poisoned)
+    }
+
+    /// Commits, and appends records of sessions that happened elsewhere. Durable when this returns.
+    pub fn sessions(&mut self, sessions: &[SessionRecord]) -> Result<()> {
+        let records: Vec<NewRecord> = sessions
+            .iter()
+            .map(SessionRecord::record)
+            .collect::<Result<_>>()?;
+        self.commit_with(|_| records)
     }
 
     /// Of the records that notes repeat, each with the length of the log then: those that the log lacks and that can be
@@ -197,6 +250,21 @@ impl StoreWriter {
 }
 
 impl StoreHandle {
+    /// Calls `each` for the log's files in their order, each piece by piece: first its header, then each record of this view, all
+    /// as they are stored. What lies behind the last record is left out. The chain is checked from the beginning of the log.
+    pub fn log_bytes(&self, each: &mut dyn FnMut(&LogName, &[u8]) -> Result<()>) -> Result<()> {
+        let files = LogFiles::list(&**self.vfs())?;
+        let mut now: Option<LogName> = None;
+        self.records(LogPosition(0), &mut |record, raw| {
+            let (name, _) = record.place;
+            if now != Some(name) {
+                each(&name, &files.raw_header(&**self.vfs(), &name)?)?;
+                now = Some(name);
+            }
+            each(&name, raw)
+        })
+    }
+
     /// Calls `each` for every record of this view from position `from` on, with its bytes as they are stored: head,
     /// payload, padding and tail. The chain is checked from the beginning of the log.
     pub fn records(

@@ -16,7 +16,8 @@
 //! Notes in an imported block (deletions, maps, records of authority) speak of the log of the store that it was born in; they are kept
 //! and never obeyed here.
 
-use std::cell::Cell;
+mod piecewise;
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
@@ -28,12 +29,17 @@ use crate::format::{self, block_header as bh, block_trailer as bt, frame_header 
 use crate::frame::{FrameSalt, parse_chunk_list};
 use crate::frame_check::{Buffers, NOT_PADDING, Reader, WINDOW, check_frame, check_padding};
 use crate::id::{BlockId, Digest, Key};
+use crate::index::records_of;
+use crate::log::NewRecord;
 use crate::rebuild::read_pinned;
-use crate::state::State;
+use crate::recover::TOMBSTONES_MAX;
+use crate::state::{self, State};
 use crate::store::StoreHandle;
 use crate::verify::not_zero;
 use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
 use crate::writer::StoreWriter;
+
+pub use piecewise::{Hidden, read_frame, whole_frames};
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
@@ -76,7 +82,7 @@ impl StoreWriter {
     /// Takes over the sealed block `digest`, whose file is `path` in `from`. What its frames refer to (the parts of artifacts that
     /// are lists of parts) must be in it or in this store, so that blocks come in the order of their log.
     ///
-    /// An artifact that was removed here and is in the block is visible again, as whatever is put anew.
+    /// An artifact that was removed here and is in the block is visible again, as whatever is put anew; one that is a root here stays one.
     ///
     /// # Errors
     /// [`Error::Damaged`], which names `path`, if the file is not that block to the last byte, or if a key is not that of its
@@ -87,6 +93,22 @@ impl StoreWriter {
         path: &str,
         digest: Digest,
         threads: usize,
+    ) -> Result<Imported> {
+        self.import_hiding(from, path, digest, threads, &Hidden::default())
+    }
+
+    /// Like [`import`](Self::import), but of the block's artifacts those that are `hidden` do not become visible unless they are
+    /// already: the same append that makes the others visible hides them.
+    ///
+    /// # Errors
+    /// As `import`.
+    pub fn import_hiding(
+        &mut self,
+        from: &dyn Vfs,
+        path: &str,
+        digest: Digest,
+        threads: usize,
+        hidden: &Hidden,
     ) -> Result<Imported> {
         self.commit()?;
         let vfs = self.vfs.clone();
@@ -112,13 +134,53 @@ impl StoreWriter {
         };
         // In the file it keeps the id of its birth; what counts here is the record.
         sealed.header.id = self.next_id()?;
-        self.log_sealed(&sealed, format::ORIGIN_IMPORTED, None)?;
+        let mut more = self.flags_kept(&sealed)?;
+        more.extend(self.hidden_in(&sealed, hidden)?);
+        self.log_sealed(&sealed, format::ORIGIN_IMPORTED, more)?;
         self.flush_if_due()?;
         Ok(Imported::Taken {
             id: sealed.header.id,
             file_len: sealed.file_len,
             shared,
         })
+    }
+
+    /// The records that let artifacts keep the flags that they have here: what is a root here may be a part there.
+    fn flags_kept(&self, sealed: &Sealed) -> Result<Vec<NewRecord>> {
+        let mut kept = Vec::new();
+        for mut record in records_of(sealed.header.id, sealed) {
+            if let Some(known) = self.handle.lookup(&record.key)? {
+                let flags = record.flags | known.flags;
+                if flags != record.flags {
+                    record.flags = flags;
+                    kept.push(record);
+                }
+            }
+        }
+        let kept = kept.chunks(TOMBSTONES_MAX);
+        Ok(kept.map(state::index_add_record).collect())
+    }
+
+    /// The records that hide what a block must not make visible.
+    fn hidden_in(&self, sealed: &Sealed, hidden: &Hidden) -> Result<Vec<NewRecord>> {
+        let artifacts = sealed.entries.iter();
+        let Some((block, mut keys)) = hidden.of(artifacts.filter(|entry| entry.info.is_artifact()))
+        else {
+            return Ok(Vec::new());
+        };
+        let mut failed = Ok(());
+        keys.retain(|key| match self.handle.lookup(key) {
+            Ok(found) => found.is_none(),
+            Err(error) => {
+                failed = Err(error);
+                true
+            }
+        });
+        failed?;
+        let keys = keys.chunks(TOMBSTONES_MAX);
+        Ok(keys
+            .map(|keys| state::tombstone_record(keys, block))
+            .collect())
     }
 
     /// A file that an import left which did not come to its record.
@@ -169,12 +231,7 @@ impl StoreWriter {
 }
 
 /// Makes `file` hold what `source` holds; whether the filesystem shares the bytes.
-pub(crate) fn bring(
-    source: &dyn VfsFile,
-    path: &str,
-    file: &dyn VfsFile,
-    ingest: &str,
-) -> Result<bool> {
+fn bring(source: &dyn VfsFile, path: &str, file: &dyn VfsFile, ingest: &str) -> Result<bool> {
     let len = source.len().map_err(Error::io("read", path))?;
     if len > format::FILE_LEN_MAX {
         return Err(Error::damaged(path, len, "a length that no block has"));
@@ -218,19 +275,6 @@ fn check(
     store: &StoreHandle,
     threads: usize,
 ) -> Result<Sealed> {
-    let sealed = check_alone(file, path, digest, threads)?;
-    check_lists(file, path, &sealed, store, false)?;
-    Ok(sealed)
-}
-
-/// Reads a whole block and checks all of it that can be checked without other blocks: not the keys of lists, for those see
-/// [`check_lists`].
-pub(crate) fn check_alone(
-    file: &dyn VfsFile,
-    path: &str,
-    digest: Digest,
-    threads: usize,
-) -> Result<Sealed> {
     let sealed = block::read_sealed(file, path)?;
     if sealed.digest != digest {
         return Err(Error::damaged(path, 0, "another block than its name says"));
@@ -251,6 +295,7 @@ pub(crate) fn check_alone(
         return Err(Error::damaged(path, 0, "a header with an unknown class"));
     }
     check_frames(file, path, &salt, &sealed, threads)?;
+    check_lists(file, path, &sealed, store)?;
     Ok(sealed)
 }
 
@@ -309,15 +354,8 @@ fn check_frames(
     failed.map_or(Ok(()), Err)
 }
 
-/// The keys of artifacts that are lists of parts: the parts are in the block, or in the store. With `some_missing` a list
-/// passes that has a part which is nowhere or cannot be read: nobody can tell then whether it names its bytes.
-pub(crate) fn check_lists(
-    file: &dyn VfsFile,
-    path: &str,
-    sealed: &Sealed,
-    store: &StoreHandle,
-    some_missing: bool,
-) -> Result<()> {
+/// The keys of artifacts that are lists of parts: the parts are in the block, or in the store.
+fn check_lists(file: &dyn VfsFile, path: &str, sealed: &Sealed, store: &StoreHandle) -> Result<()> {
     let artifacts = sealed
         .entries
         .iter()
@@ -333,18 +371,11 @@ pub(crate) fn check_lists(
         path,
         here,
         store,
-        missing: Cell::new(false),
     };
     for list in lists {
-        let mut hashing = Hashing {
-            hasher: blake3::Hasher::new(),
-            left: list.info.raw_len,
-        };
-        match parts.copy(list, &mut hashing, 0) {
-            Err(_) if some_missing && parts.missing.take() => continue,
-            copied => copied?,
-        }
-        if hashing.left != 0 || *hashing.hasher.finalize().as_bytes() != list.info.key.0 {
+        let mut hashing = Hashing::up_to(list.info.raw_len);
+        parts.copy(list, &mut hashing, 0)?;
+        if !hashing.is(&list.info.key) {
             return Err(parts.damaged(list, "bytes that do not match their key"));
         }
     }
@@ -357,8 +388,6 @@ struct Parts<'a> {
     path: &'a str,
     here: HashMap<Key, &'a Entry>,
     store: &'a StoreHandle,
-    /// Whether a part was nowhere, or could not be read.
-    missing: Cell<bool>,
 }
 
 impl Parts<'_> {
@@ -383,15 +412,8 @@ impl Parts<'_> {
             let put = match self.here.get(&key) {
                 Some(part) => self.copy(part, out, depth + 1).is_ok(),
                 None => match self.store.lookup_part(&key)? {
-                    Some(record) => {
-                        let copied = self.store.copy_record(&record, out, depth + 1).is_ok();
-                        self.missing.set(!copied && record.raw_len == len);
-                        copied
-                    }
-                    None => {
-                        self.missing.set(true);
-                        return Err(damaged("a list with a part that is nowhere"));
-                    }
+                    Some(record) => self.store.copy_record(&record, out, depth + 1).is_ok(),
+                    None => return Err(damaged("a list with a part that is nowhere")),
                 },
             };
             if !put || before.checked_sub(out.left) != Some(len) {
@@ -440,6 +462,25 @@ impl Read for Stored<'_> {
 struct Hashing {
     hasher: blake3::Hasher,
     left: u64,
+}
+
+impl Hashing {
+    fn up_to(len: u64) -> Self {
+        Self {
+            hasher: blake3::Hasher::new(),
+            left: len,
+        }
+    }
+
+    /// Bytes that may still come.
+    fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether all came, and they are those of a key.
+    fn is(&self, key: &Key) -> bool {
+        self.left == 0 && *self.hasher.finalize().as_bytes() == key.0
+    }
 }
 
 impl Write for Hashing {

@@ -10,7 +10,6 @@
 
 pub mod authority;
 pub mod block;
-pub mod compare;
 pub mod current;
 pub mod filter;
 pub mod format;
@@ -26,7 +25,6 @@ pub mod repair;
 pub mod segment;
 pub mod snapshot;
 pub mod state;
-pub mod sync;
 pub mod verify;
 pub mod vfs;
 
@@ -40,10 +38,9 @@ mod reindex;
 mod salvage;
 mod slab;
 mod store;
-mod union;
 mod writer;
 
-pub use authority::{Authority, AuthorityRecord};
+pub use authority::{Authority, AuthorityRecord, SessionRecord};
 pub use block::Owner;
 pub use bytes::Bytes;
 pub use error::{Error, Result};
@@ -56,6 +53,5 @@ pub use put::{Hint, Stored, put_reader};
 pub use recover::Recovery;
 pub use repair::{RepairOptions, RepairReport, repair};
 pub use store::{Scratch, StoreHandle};
-pub use sync::{SyncObserver, SyncOptions, SyncProgress, SyncReport, sync};
 pub use verify::{Damage, VerifyCounts, VerifyObserver, VerifyOptions, VerifyReport, verify};
 pub use writer::{Context, Put, StoreWriter, WriteOptions};

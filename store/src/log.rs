@@ -333,6 +333,22 @@ impl LogFiles {
         self.files.iter().map(|file| &file.header)
     }
 
+    /// The header of one of the files as it is stored, if it is still the one that was listed.
+    pub(crate) fn raw_header(&self, vfs: &dyn Vfs, name: &LogName) -> Result<[u8; lh::LEN]> {
+        let path = name.path();
+        let mut buf = [0; lh::LEN];
+        let file = vfs
+            .open(&path, Access::Read)
+            .map_err(Error::io("open", &path))?;
+        crate::vfs::read_exact_at(&*file, 0, &mut buf).map_err(Error::io("read", &path))?;
+        LogHeader::decode(&buf, &path)?;
+        let listed = self.files.iter().find(|file| file.header.name == *name);
+        match listed {
+            Some(listed) if listed.salt == lh::CRC.u32(&buf) => Ok(buf),
+            _ => Err(Error::damaged(&path, 0, "another header than a moment ago")),
+        }
+    }
+
     /// A file that is missing or unusable between or after these, and why.
     pub(crate) fn damage(&self) -> Option<&(String, String)> {
         self.damage.as_ref()

@@ -23,13 +23,11 @@ use crate::frame::{self, Frame};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
 use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
-use crate::instances::{self, Instance};
 use crate::log::{self, LogEnd, LogFiles, LogWriter, NewRecord};
 use crate::params::Params;
 use crate::recover::{Recovery, TOMBSTONES_MAX};
 use crate::state::{self, Level0, State};
 use crate::store::{StoreHandle, View};
-use crate::union;
 use crate::vfs::{Vfs, VfsLock};
 
 /// Block ids leased at a time.
@@ -150,9 +148,7 @@ impl StoreWriter {
             LogEnd::Torn { ignored_bytes } => ignored_bytes,
             _ => 0,
         };
-        let own = Instance::of_state(vfs.clone(), String::new(), state, end)?;
-        let (others, unopened) = instances::open_others(&vfs)?;
-        let handle = StoreHandle::union(Arc::new(own), others, unopened);
+        let handle = StoreHandle::of_state(vfs.clone(), state, end)?;
         let writer_id = WriterId(draw(&mut random));
         let mut writer = Self {
             handle,
@@ -350,9 +346,18 @@ impl StoreWriter {
     /// Whether an artifact with these flags is stored already, in sealed blocks or
     /// in the open one.
     pub fn has(&self, key: &Key, flags: u16) -> bool {
-        let pending = self.pending_entry(key);
-        pending.is_some_and(|entry| entry.info.flags & flags == flags)
-            || self.handle.dedup(key, flags).is_some()
+        let covered = |of: u16| of & flags == flags;
+        self.pending_entry(key)
+            .is_some_and(|entry| covered(entry.info.flags))
+            || self
+                .handle
+                .dedup_hit(key)
+                .is_some_and(|record| covered(record.flags))
+    }
+
+    /// Whether the open block has the artifact of `key`.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        self.pending_entry(key).is_some()
     }
 
     /// The newest frame of the open block that is the artifact of `key`.
@@ -384,7 +389,7 @@ impl StoreWriter {
         let space = frame.info.space();
         self.check_room(space)?;
         let key = frame.info.key;
-        let stored = self.handle.lookup_own(&key).ok().flatten();
+        let stored = self.handle.lookup(&key).ok().flatten();
         frame.info.flags |= stored.map_or(0, |record| record.flags)
             | self.pending_entry(&key).map_or(0, |entry| entry.info.flags);
         let params = self.params();
@@ -520,13 +525,13 @@ impl StoreWriter {
     /// Seals the open block and logs it: everything put so far is visible and
     /// durable when this returns.
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_with(|_| None)
+        self.commit_with(|_| None::<NewRecord>)
     }
 
-    /// Commits, then appends what `record` makes of the block that was sealed, if any was.
-    pub(crate) fn commit_with(
+    /// Commits, and in the same append adds what `records` makes of the block that was sealed, if any was.
+    pub(crate) fn commit_with<R: IntoIterator<Item = NewRecord>>(
         &mut self,
-        record: impl FnOnce(Option<BlockId>) -> Option<NewRecord>,
+        records: impl FnOnce(Option<BlockId>) -> R,
     ) -> Result<()> {
         self.check()?;
         if let Some(block) = self.packed.take() {
@@ -536,13 +541,17 @@ impl StoreWriter {
             } else {
                 let sealed = self.seal(block).inspect_err(|_| self.poisoned = true)?;
                 // Its frames may have moved to another block than they were put into.
-                let record = record(Some(sealed.header.id));
-                self.log_sealed(&sealed, format::ORIGIN_WRITTEN, record)?;
+                let records = records(Some(sealed.header.id));
+                self.log_sealed(&sealed, format::ORIGIN_WRITTEN, records)?;
                 self.pending.clear();
                 return self.flush_if_due();
             }
         }
-        record(None).map_or(Ok(()), |record| self.append(record))
+        let records: Vec<NewRecord> = records(None).into_iter().collect();
+        match records.is_empty() {
+            true => Ok(()),
+            false => self.append_sealed(records, None),
+        }
     }
 
     /// Seals a block. Where its file cannot be synced, its frames go to another.
@@ -604,14 +613,7 @@ impl StoreWriter {
     /// artifact visible again without writing its bytes. Commits first: what an open block
     /// gets later under one of these keys would yield to the record, should a crash leave the
     /// block without its own.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] for an entry of another instance's block: this log does not speak of it.
     pub fn index_add(&mut self, records: &[crate::segment::IndexRecord]) -> Result<()> {
-        let foreign = |record: &&crate::segment::IndexRecord| union::split(record.block).0 != 0;
-        if let Some(record) = records.iter().find(foreign) {
-            return Err(Error::NotFound(record.key));
-        }
         self.commit_with(|_| Some(state::index_add_record(records)))
     }
 
@@ -632,6 +634,11 @@ impl StoreWriter {
         self.session_record(session, kind, root, body)?;
         self.session = SessionId::ZERO;
         Ok(())
+    }
+
+    /// Blocks from here on carry no session's id, without a record that says so: the next writer may go on with it.
+    pub fn leave_session(&mut self) {
+        self.session = SessionId::ZERO;
     }
 
     fn session_record(

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use asl_store::id::Digest;
+use asl_store::import::{read_frame, whole_frames};
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs};
+use asl_store::vfs::{Access, Vfs as _};
 use asl_store::{
     BlockId, Encoder, Error, Hint, Imported, Key, RepairOptions, Result, StoreHandle, StoreWriter,
     block, create, format, put_reader, repair,
@@ -412,4 +414,109 @@ fn notes_of_another_log_are_not_obeyed() {
     };
     repair(Arc::new(vfs.clone()), context(5), &options).unwrap();
     assert!(has(&reader(&vfs).unwrap()));
+}
+
+/// What was removed in the other store does not come back with its block; what is visible here stays so.
+#[test]
+fn hidden_artifacts_come_in_without_being_shown() {
+    let from = other();
+    let digests = blocks(&from);
+    let handle = reader(&from).unwrap();
+    let mut shown = Vec::new();
+    handle
+        .for_each(&mut |record| {
+            shown.push(record.key);
+            Ok(())
+        })
+        .unwrap();
+    let (gone, ours) = (Key::of(&noise(3, 3000)), Key::of(&noise(4, 3000)));
+    assert!(shown.contains(&gone) && shown.contains(&ours));
+    let into = FaultVfs::new();
+    create(&into, &small_params(), &context(1), &options()).unwrap();
+    let mut w = writer(&into, 2).unwrap();
+    w.put(frame(&noise(4, 3000))).unwrap();
+    let hidden = w.hide_imported([gone, ours].into()).unwrap();
+    for digest in &digests {
+        let path = block::sealed_path(digest);
+        let taken = w.import_hiding(&from, &path, *digest, 2, &hidden).unwrap();
+        assert!(matches!(taken, Imported::Taken { .. }));
+        assert_eq!(w.handle().lookup(&gone).unwrap(), None, "at no moment");
+    }
+    assert!(w.handle().is_removed(&gone).unwrap());
+    assert_eq!(
+        w.get(&gone).unwrap(),
+        noise(3, 3000),
+        "a part may be hidden"
+    );
+    assert!(w.handle().lookup(&ours).unwrap().is_some());
+    w.finish().unwrap();
+    assert!(!contents(&into).contains_key(&gone));
+    verified(&into);
+}
+
+/// A part of something there may be a root here, and stays one.
+#[test]
+fn roots_stay_roots() {
+    let from = FaultVfs::new();
+    create(&from, &small_params(), &context(9), &options()).unwrap();
+    let mut w = writer(&from, 10).unwrap();
+    let mut part = frame(b"the bytes");
+    part.info.flags = 0;
+    w.put(part).unwrap();
+    w.finish().unwrap();
+    let into = FaultVfs::new();
+    create(&into, &small_params(), &context(1), &options()).unwrap();
+    let mut w = writer(&into, 2).unwrap();
+    let mut root = frame(b"the bytes");
+    root.info.flags = format::FLAG_ROOT;
+    w.put(root).unwrap();
+    import_all(&mut w, &from, &blocks(&from)).unwrap();
+    w.finish().unwrap();
+    let found = reader(&into).unwrap().lookup(&Key::of(b"the bytes"));
+    assert!(found.unwrap().unwrap().is_root());
+    verified(&into);
+}
+
+/// Artifacts come one by one as well: what they say is checked, and a list only comes after its parts.
+#[test]
+fn single_artifacts_are_checked_as_they_come() {
+    let from = other();
+    let into = FaultVfs::new();
+    create(&into, &small_params(), &context(1), &options()).unwrap();
+    let mut w = writer(&into, 2).unwrap();
+    let mut lists = 0;
+    for digest in blocks(&from) {
+        let path = block::sealed_path(&digest);
+        let file = from.open(&path, Access::Read).unwrap();
+        let entries = whole_frames(&from, &path).unwrap();
+        assert_eq!(entries, block::read_sealed(&*file, &path).unwrap().entries);
+        for entry in entries.iter().filter(|entry| entry.info.is_artifact()) {
+            let taken = read_frame(&*file, &path, entry).unwrap();
+            if entry.info.encoding == format::ENCODING_CHUNKED {
+                lists += 1;
+                // Of other parts, or of none that are here.
+                let mut other = Encoder::chunked(entry.info.key, &[(Key::of(b"x"), 1)], 0);
+                other.info.raw_len = entry.info.raw_len;
+                let refused = w.take(other, &path).unwrap_err();
+                assert!(matches!(refused, Error::Damaged { .. }));
+            } else {
+                let mut wrong = taken.clone();
+                wrong.info.key = Key::of(b"another");
+                wrong.info.check = taken.info.check;
+                let refused = w.take(wrong, &path).unwrap_err();
+                assert!(matches!(refused, Error::Damaged { .. }));
+            }
+            w.take(taken, &path).unwrap();
+        }
+    }
+    assert!(lists > 0);
+    w.finish().unwrap();
+    let there = contents(&from);
+    let here = contents(&into);
+    assert!(
+        there
+            .iter()
+            .all(|(key, bytes)| here.get(key) == Some(bytes))
+    );
+    verified(&into);
 }

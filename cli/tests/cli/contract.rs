@@ -45,7 +45,6 @@ const SPELLINGS: &[&str] = &[
 /// Options that every command takes.
 const EVERYWHERE: &[&str] = &[
     "--store",
-    "--root",
     "--json",
     "--events",
     "--no-input",

@@ -8,7 +8,6 @@ mod full;
 mod guide;
 mod harm;
 mod minting;
-mod onto;
 mod place;
 mod programs;
 mod secrets;

@@ -12,8 +12,7 @@ const NOT_OURS: [&str; 3] = ["lost+found", "System Volume Information", "$RECYCL
 pub(super) fn check(run: &Run) {
     each(run, "", |name, is_dir| match name {
         "blocks" | "index" | "log" | "snapshots" | "tmp" => is_dir,
-        "lock" | "ballast" => !is_dir && run.prefix.is_empty(),
-        "instances" | "evidence" => is_dir && run.prefix.is_empty(),
+        "lock" | "ballast" => !is_dir,
         name => name.starts_with('.') || NOT_OURS.contains(&name),
     });
     each(run, "blocks", |name, is_dir| {
