@@ -19,8 +19,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 pub use self::above::{Usage, UsageKind, usage_of, usage_of_file};
-pub(crate) use self::beneath::devices_beneath;
-pub use self::beneath::{Containment, backing_disks_of, source_contains_path};
+pub use self::beneath::{Containment, backing_disks_of, devices_beneath, source_contains_path};
 pub use self::disks::{Contents, Disk, Holder, Mounted, Partition, list_disks};
 pub use self::identity::identify;
 pub use self::mountpoint::unmounted_mountpoint;

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io::ErrorKind;
 
-use asl_store::{BlockId, Key, SessionId, StoreHandle, format};
+use asl_store::{BlockId, Key, SessionId, StoreHandle, StoreId, format};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Geometry, Identity, SECTOR_BYTES_MAX};
@@ -90,7 +90,7 @@ pub fn source_doc(identity: &Identity, geometry: &Geometry) -> SourceDoc {
 
 /// All captures, oldest first; those whose root was removed are left out.
 pub fn list(store: &StoreHandle) -> Result<Vec<Capture>> {
-    let sessions = store.with_state(|state| state.sessions.clone());
+    let sessions = store.sessions();
     let mut captures = Vec::new();
     for session in sessions {
         let Ok(begun) = serde_json::from_slice::<SessionDoc>(&session.begun) else {
@@ -117,6 +117,10 @@ pub fn list(store: &StoreHandle) -> Result<Vec<Capture>> {
             doc: serde_json::from_slice(&session.body).ok(),
             root,
         });
+    }
+    if store.instances().len() > 1 {
+        // Logs of several writers have no order between them but by their clocks.
+        captures.sort_by_key(|capture| capture.begun.started_unix_ns);
     }
     Ok(captures)
 }
@@ -238,14 +242,55 @@ fn captures_of(
 }
 
 /// Blocks of a session, in the order they were written.
-pub fn blocks_of(store: &StoreHandle, session: SessionId) -> Vec<BlockId> {
-    store.with_state(|state| {
-        let of = state
-            .blocks
-            .iter()
-            .filter(|(_, info)| info.session == session.0);
-        of.map(|(id, _)| BlockId(*id)).collect()
-    })
+///
+/// Where a capture was gone on with in another instance of the store, that instance's blocks come after those that it
+/// continues: notes are numbered through, and who begins with the lower number came first.
+pub fn blocks_of(store: &StoreHandle, session: SessionId) -> Result<Vec<BlockId>> {
+    let mut of_instances: Vec<(StoreId, Vec<BlockId>)> = Vec::new();
+    let mut found = Vec::new();
+    store.for_each_block(&mut |id, info| {
+        if info.session == session.0 {
+            found.push(id);
+        }
+    });
+    for id in found {
+        let Some((instance, _)) = store.birthplace(id) else {
+            continue;
+        };
+        match of_instances.last_mut() {
+            Some((last, blocks)) if *last == instance => blocks.push(id),
+            _ => of_instances.push((instance, vec![id])),
+        }
+    }
+    if of_instances.len() > 1 {
+        let mut keyed = Vec::with_capacity(of_instances.len());
+        for (instance, blocks) in of_instances {
+            keyed.push((first_number(store, session, &blocks)?, instance, blocks));
+        }
+        keyed.sort();
+        return Ok(keyed
+            .into_iter()
+            .flat_map(|(_, _, blocks)| blocks)
+            .collect());
+    }
+    Ok(of_instances
+        .pop()
+        .map_or_else(Vec::new, |(_, blocks)| blocks))
+}
+
+/// The number of the first note of a session in these blocks; the highest there is if they have none.
+fn first_number(store: &StoreHandle, session: SessionId, blocks: &[BlockId]) -> Result<u64> {
+    for block in blocks {
+        let mut first = None;
+        map_notes(store, session, *block, &mut |sequence, _| {
+            first = first.or(Some(sequence));
+            Ok(())
+        })?;
+        if let Some(first) = first {
+            return Ok(first);
+        }
+    }
+    Ok(u64::MAX)
 }
 
 /// What a fold over a session's notes came to.
@@ -269,11 +314,9 @@ pub fn fold(
 ) -> Result<Folded> {
     let mut folded = Folded::default();
     let mut seen = HashSet::new();
-    for block in blocks_of(store, session) {
-        let doubtful = store.with_state(|state| {
-            let info = state.block(block);
-            info.is_some_and(|info| info.origin == format::ORIGIN_SALVAGED)
-        });
+    for block in blocks_of(store, session)? {
+        let info = store.block(block);
+        let doubtful = info.is_some_and(|info| info.origin == format::ORIGIN_SALVAGED);
         let mut one = |sequence, entries| {
             // An evacuated block that was not removed in time holds it a second time.
             if !seen.insert(sequence) {
@@ -358,7 +401,7 @@ pub fn fingerprint(
     store: &StoreHandle,
     session: SessionId,
 ) -> Result<Option<(u64, u32, [u8; 32])>> {
-    for block in blocks_of(store, session) {
+    for block in blocks_of(store, session)? {
         let mut found = None;
         map_notes(store, session, block, &mut |_, entries| {
             let fingerprint = |entry: &Entry| match *entry {

@@ -308,6 +308,7 @@ fn the_swept_capture_has_everything_in_it() {
         &reader(&vfs),
         session::list(&reader(&vfs)).unwrap()[0].session,
     )
+    .unwrap()
     .into_iter()
     .any(|block| {
         let mut any = false;

@@ -119,7 +119,7 @@ impl Work {
                 Ok(())
             };
             session::fold(&store, capture.session, &mut each).unwrap();
-            for block in session::blocks_of(&store, capture.session) {
+            for block in session::blocks_of(&store, capture.session).unwrap() {
                 let mut each = |_, note: Vec<u8>| {
                     assert!(note.len() < 2 << 20, "a note of {} bytes", note.len());
                     Ok(())

@@ -46,12 +46,23 @@ pub struct Global {
     )]
     pub store: Option<PathBuf>,
 
+    /// Read all domains below ROOT/domains as one (or set ASL_ROOT)
+    #[arg(
+        long,
+        global = true,
+        value_name = "ROOT",
+        conflicts_with = "store",
+        help_heading = "Options of every command",
+        display_order = 901
+    )]
+    pub root: Option<PathBuf>,
+
     /// Print the result as one JSON object
     #[arg(
         long,
         global = true,
         help_heading = "Options of every command",
-        display_order = 901
+        display_order = 902
     )]
     pub json: bool,
 
@@ -60,7 +71,7 @@ pub struct Global {
         long,
         global = true,
         help_heading = "Options of every command",
-        display_order = 902
+        display_order = 903
     )]
     pub events: bool,
 
@@ -69,7 +80,7 @@ pub struct Global {
         long,
         global = true,
         help_heading = "Options of every command",
-        display_order = 903
+        display_order = 904
     )]
     pub no_input: bool,
 
@@ -78,7 +89,7 @@ pub struct Global {
         long,
         global = true,
         help_heading = "Options of every command",
-        display_order = 904
+        display_order = 905
     )]
     pub quiet: bool,
 
@@ -88,7 +99,7 @@ pub struct Global {
         global = true,
         action = clap::ArgAction::Count,
         help_heading = "Options of every command",
-        display_order = 905
+        display_order = 906
     )]
     pub verbose: u8,
 }

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use asl_bootstrap::{Domain, meta};
+use asl_bootstrap::{Domain, DomainId, meta};
 use asl_capture::inventory::{SystemPaths, unmounted_mountpoint};
 use asl_store::log::LogEnd;
 use asl_store::vfs::Vfs;
@@ -16,6 +16,7 @@ use asl_store::{Context, Error as StoreError, Owner, StoreHandle, StoreWriter, W
 use crate::args::Global;
 use crate::error::{CliError, Result, causes_of};
 use crate::report::{Report, Style};
+use crate::root::{self, Member, Root};
 use crate::text;
 
 /// Files that are warned of one by one.
@@ -27,7 +28,61 @@ pub struct Face {
     pub report: Report,
     /// Whether questions may be asked.
     pub may_ask: bool,
-    store: Option<PathBuf>,
+    place: Place,
+}
+
+/// What the user named.
+enum Place {
+    /// Nothing.
+    Nowhere,
+    /// A store.
+    Store(PathBuf),
+    /// A root, and its own domain's store once it was asked for.
+    Root(PathBuf, OnceLock<PathBuf>),
+    /// Both, in the environment.
+    Both,
+}
+
+impl Place {
+    fn of(global: &Global) -> Self {
+        let of = |flag: &Option<PathBuf>, name| {
+            let set = || std::env::var_os(name).map(PathBuf::from);
+            flag.clone().or_else(set)
+        };
+        let is_named = |path: &PathBuf| !path.as_os_str().is_empty();
+        // A flag counts more than the environment.
+        let store = match global.root {
+            Some(_) => None,
+            None => of(&global.store, "ASL_STORE").filter(is_named),
+        };
+        let root = match global.store {
+            Some(_) => None,
+            None => of(&global.root, "ASL_ROOT").filter(is_named),
+        };
+        match (store, root) {
+            (None, None) => Self::Nowhere,
+            (Some(store), None) => Self::Store(store),
+            (None, Some(root)) => Self::Root(root, OnceLock::new()),
+            (Some(_), Some(_)) => Self::Both,
+        }
+    }
+}
+
+/// A store that is read, alone or with the others of a root.
+pub struct Reader {
+    /// Its domain, where it is one of a root's.
+    pub domain: Option<DomainId>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The store.
+    pub store: StoreHandle,
+}
+
+impl Reader {
+    /// Its domain as results show it.
+    pub fn domain_text(&self) -> Option<String> {
+        self.domain.map(|domain| domain.to_string())
+    }
 }
 
 impl Face {
@@ -41,21 +96,92 @@ impl Face {
         Self {
             report: Report::new(style, global.quiet, global.verbose),
             may_ask: !global.no_input,
-            store: global
-                .store
-                .clone()
-                .or_else(|| std::env::var_os("ASL_STORE").map(PathBuf::from))
-                .filter(|path| !path.as_os_str().is_empty()),
+            place: Place::of(global),
         }
     }
 
-    /// The store's path as the user named it.
+    /// The store's path as the user named it; of a root, that of its own domain's.
     pub fn store_path(&self) -> Result<&Path> {
-        self.store.as_deref().ok_or_else(|| {
-            CliError::usage("no store was named").hint(
+        match &self.place {
+            Place::Store(path) => Ok(path),
+            Place::Root(root, own) => {
+                if let Some(path) = own.get() {
+                    return Ok(path);
+                }
+                let path = Root::read(root)?.own()?.path.clone();
+                Ok(own.get_or_init(|| path))
+            }
+            Place::Nowhere => Err(CliError::usage("no store was named").hint(
                 "add --store PATH to the command, or set it for all commands: export ASL_STORE=PATH",
+            )),
+            Place::Both => Err(CliError::usage(
+                "the environment names a store (ASL_STORE) and a root (ASL_ROOT)",
             )
-        })
+            .hint("forget one of them: unset ASL_ROOT")),
+        }
+    }
+
+    /// The root that was named.
+    pub fn root_path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Root(root, _) => Some(root),
+            _ => None,
+        }
+    }
+
+    /// The stores to be searched: the one that was named, or all of a root, its own domain's first.
+    pub fn readers(&self) -> Result<Vec<Reader>> {
+        let Place::Root(path, _) = &self.place else {
+            let (path, store) = self.reader()?;
+            return Ok(vec![Reader {
+                domain: None,
+                path: path.to_owned(),
+                store,
+            }]);
+        };
+        let root = Root::read(path)?;
+        for stranger in &root.strangers {
+            self.report.warn(&format!(
+                "{}/{stranger} is no directory that is called like a domain; it is passed over",
+                root::DOMAINS
+            ));
+        }
+        let mut readers = Vec::new();
+        for member in &root.members {
+            match root::open(member) {
+                Ok(store) => {
+                    self.tell_of(&member.path, &store);
+                    readers.push(Reader {
+                        domain: Some(member.domain),
+                        path: member.path.clone(),
+                        store,
+                    });
+                }
+                // One that cannot be read must not hide the others.
+                Err(error) if root.members.len() > 1 => {
+                    self.report.warn(&error.in_one_line());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if readers.is_empty() {
+            return Err(
+                CliError::new(format!("no domain below {} can be read", text::path(path))).hint(
+                    format!("see: ls {}", text::shell_path(&path.join(root::DOMAINS))),
+                ),
+            );
+        }
+        Ok(readers)
+    }
+
+    /// The domains of the root that was named whose keys are not here; none where a store was named.
+    pub fn foreign(&self) -> Result<Vec<Member>> {
+        let Some(path) = self.root_path() else {
+            return Ok(Vec::new());
+        };
+        let mut members = Root::read(path)?.members;
+        members.retain(|member| !member.own);
+        Ok(members)
     }
 
     /// The files of the store that was named.
@@ -86,6 +212,12 @@ impl Face {
     pub fn reader(&self) -> Result<(&Path, StoreHandle)> {
         let (path, vfs) = self.store_files()?;
         let handle = StoreHandle::open(vfs).map_err(|error| open_error(path, &error))?;
+        self.tell_of(path, &handle);
+        Ok((path, handle))
+    }
+
+    /// Says what of a store cannot be seen.
+    fn tell_of(&self, path: &Path, handle: &StoreHandle) {
         match handle.log_end() {
             LogEnd::Clean | LogEnd::Torn { .. } => {}
             LogEnd::Damaged { what } => self.report.warn(&format!(
@@ -112,7 +244,6 @@ impl Face {
                 "to see what is damaged: asl store verify --store {place}"
             ));
         }
-        Ok((path, handle))
     }
 
     /// Opens the named store for writing and tells what had to be mended.

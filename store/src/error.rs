@@ -180,6 +180,20 @@ impl Error {
         }
     }
 
+    /// The same error, its file named from the top of a directory: `prefix`, which ends with a slash, leads from there to
+    /// where it was met.
+    pub(crate) fn below(mut self, prefix: &str) -> Self {
+        if let Self::Io { path, .. }
+        | Self::Full { path, .. }
+        | Self::NewerFormat { path, .. }
+        | Self::UnknownFlags { path, .. }
+        | Self::Damaged { path, .. } = &mut self
+        {
+            path.insert_str(0, prefix);
+        }
+        self
+    }
+
     /// A damage report.
     pub fn damaged(path: &str, offset: u64, what: impl Into<String>) -> Self {
         Error::Damaged {

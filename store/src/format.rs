@@ -43,6 +43,8 @@ pub const CONTEXT_SEGMENT: &str = "asl v1 segment digest";
 pub const CONTEXT_SNAPSHOT: &str = "asl v1 snapshot id";
 /// Context of the digest of a snapshot's state file.
 pub const CONTEXT_STATE: &str = "asl v1 state digest";
+/// Derives the content root from what is visible.
+pub const CONTEXT_CONTENT: &str = "asl v1 content root";
 
 /// Artifact keys are plain BLAKE3-256 of the artifact's bytes.
 pub const KEY_ALGORITHM_BLAKE3: u8 = 1;

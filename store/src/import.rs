@@ -18,6 +18,7 @@
 
 mod piecewise;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
@@ -231,7 +232,12 @@ impl StoreWriter {
 }
 
 /// Makes `file` hold what `source` holds; whether the filesystem shares the bytes.
-fn bring(source: &dyn VfsFile, path: &str, file: &dyn VfsFile, ingest: &str) -> Result<bool> {
+pub(crate) fn bring(
+    source: &dyn VfsFile,
+    path: &str,
+    file: &dyn VfsFile,
+    ingest: &str,
+) -> Result<bool> {
     let len = source.len().map_err(Error::io("read", path))?;
     if len > format::FILE_LEN_MAX {
         return Err(Error::damaged(path, len, "a length that no block has"));
@@ -275,6 +281,19 @@ fn check(
     store: &StoreHandle,
     threads: usize,
 ) -> Result<Sealed> {
+    let sealed = check_alone(file, path, digest, threads)?;
+    check_lists(file, path, &sealed, store, false)?;
+    Ok(sealed)
+}
+
+/// Reads a whole block and checks all of it that can be checked without other blocks: not the keys of lists, for those see
+/// [`check_lists`].
+pub(crate) fn check_alone(
+    file: &dyn VfsFile,
+    path: &str,
+    digest: Digest,
+    threads: usize,
+) -> Result<Sealed> {
     let sealed = block::read_sealed(file, path)?;
     if sealed.digest != digest {
         return Err(Error::damaged(path, 0, "another block than its name says"));
@@ -295,7 +314,6 @@ fn check(
         return Err(Error::damaged(path, 0, "a header with an unknown class"));
     }
     check_frames(file, path, &salt, &sealed, threads)?;
-    check_lists(file, path, &sealed, store)?;
     Ok(sealed)
 }
 
@@ -354,8 +372,15 @@ fn check_frames(
     failed.map_or(Ok(()), Err)
 }
 
-/// The keys of artifacts that are lists of parts: the parts are in the block, or in the store.
-fn check_lists(file: &dyn VfsFile, path: &str, sealed: &Sealed, store: &StoreHandle) -> Result<()> {
+/// The keys of artifacts that are lists of parts: the parts are in the block, or in the store. With `some_missing` a list
+/// passes that has a part which is nowhere or cannot be read: nobody can tell then whether it names its bytes.
+pub(crate) fn check_lists(
+    file: &dyn VfsFile,
+    path: &str,
+    sealed: &Sealed,
+    store: &StoreHandle,
+    some_missing: bool,
+) -> Result<()> {
     let artifacts = sealed
         .entries
         .iter()
@@ -371,10 +396,14 @@ fn check_lists(file: &dyn VfsFile, path: &str, sealed: &Sealed, store: &StoreHan
         path,
         here,
         store,
+        missing: Cell::new(false),
     };
     for list in lists {
         let mut hashing = Hashing::up_to(list.info.raw_len);
-        parts.copy(list, &mut hashing, 0)?;
+        match parts.copy(list, &mut hashing, 0) {
+            Err(_) if some_missing && parts.missing.take() => continue,
+            copied => copied?,
+        }
         if !hashing.is(&list.info.key) {
             return Err(parts.damaged(list, "bytes that do not match their key"));
         }
@@ -388,6 +417,8 @@ struct Parts<'a> {
     path: &'a str,
     here: HashMap<Key, &'a Entry>,
     store: &'a StoreHandle,
+    /// Whether a part was nowhere, or could not be read.
+    missing: Cell<bool>,
 }
 
 impl Parts<'_> {
@@ -412,8 +443,15 @@ impl Parts<'_> {
             let put = match self.here.get(&key) {
                 Some(part) => self.copy(part, out, depth + 1).is_ok(),
                 None => match self.store.lookup_part(&key)? {
-                    Some(record) => self.store.copy_record(&record, out, depth + 1).is_ok(),
-                    None => return Err(damaged("a list with a part that is nowhere")),
+                    Some(record) => {
+                        let copied = self.store.copy_record(&record, out, depth + 1).is_ok();
+                        self.missing.set(!copied && record.raw_len == len);
+                        copied
+                    }
+                    None => {
+                        self.missing.set(true);
+                        return Err(damaged("a list with a part that is nowhere"));
+                    }
                 },
             };
             if !put || before.checked_sub(out.left) != Some(len) {

@@ -256,18 +256,6 @@ impl Index {
         Ok(None)
     }
 
-    /// The visible entry of `key`.
-    pub fn lookup(&self, key: &Key) -> Result<Option<IndexRecord>> {
-        Ok(self.newest(key)?.filter(|record| !record.is_tombstone()))
-    }
-
-    /// Whether `key` was removed; one that is missing was not.
-    pub fn is_removed(&self, key: &Key) -> Result<bool> {
-        Ok(self
-            .newest(key)?
-            .is_some_and(|record| record.is_tombstone()))
-    }
-
     /// Where the artifact of `key` is, hidden or not: for those that it is a part of.
     pub fn stored(&self, key: &Key) -> Result<Option<IndexRecord>> {
         let placed = |record: &IndexRecord| record.has_place().then(|| record.revealed());
@@ -284,24 +272,18 @@ impl Index {
         Ok(None)
     }
 
-    /// Calls `each` for every visible entry, in key order.
-    pub fn for_each(&self, each: &mut dyn FnMut(IndexRecord) -> Result<()>) -> Result<()> {
+    /// The newest entry of every key, in key order, tombstones included.
+    pub fn iter(&self) -> impl Iterator<Item = Result<IndexRecord>> + '_ {
         let level0 = self.level0_sorted();
         let mut from = 0;
-        for shard in 0..self.shards {
+        (0..self.shards).flat_map(move |shard| {
             let of_shard =
                 level0[from..].partition_point(|record| record.key.shard(self.shards) == shard);
             let newest = level0[from..from + of_shard].iter();
             let newest = newest.map(|record| **record).collect();
             from += of_shard;
-            for record in self.merged(shard, newest) {
-                let record = record?;
-                if !record.is_tombstone() {
-                    each(record)?;
-                }
-            }
-        }
-        Ok(())
+            self.merged(shard, newest)
+        })
     }
 
     /// All entries of a shard in key order, the newest of each key, tombstones

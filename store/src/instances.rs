@@ -12,7 +12,7 @@
 //! Nothing is written here.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::current::{self, Current};
 use crate::error::{Error, Result};
@@ -127,6 +127,18 @@ impl Instance {
             view: RwLock::new(View { state, index }),
             end,
         })
+    }
+
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.view
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Opens the instance whose files these are.

@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod block;
+pub mod compare;
 pub mod current;
 pub mod filter;
 pub mod format;
@@ -25,6 +26,7 @@ pub mod repair;
 pub mod segment;
 pub mod snapshot;
 pub mod state;
+pub mod sync;
 pub mod verify;
 pub mod vfs;
 
@@ -38,6 +40,7 @@ mod reindex;
 mod salvage;
 mod slab;
 mod store;
+mod union;
 mod writer;
 
 pub use authority::{Authority, AuthorityRecord, SessionRecord};
@@ -53,5 +56,6 @@ pub use put::{Hint, Stored, put_reader};
 pub use recover::Recovery;
 pub use repair::{RepairOptions, RepairReport, repair};
 pub use store::{Scratch, StoreHandle};
+pub use sync::{SyncObserver, SyncOptions, SyncProgress, SyncReport, sync};
 pub use verify::{Damage, VerifyCounts, VerifyObserver, VerifyOptions, VerifyReport, verify};
 pub use writer::{Context, Put, StoreWriter, WriteOptions};

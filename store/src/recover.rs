@@ -457,11 +457,12 @@ impl StoreWriter {
     }
 
     fn refresh_filters(&mut self) {
-        let shards = self.params().shards;
-        let mut view = self.handle.view_mut();
-        for shard in 0..shards {
-            // A filter saves reads and nothing else: without one lookups still work.
-            let _ = view.index.refresh_filters(&*self.vfs, shard);
+        for instance in self.handle.all() {
+            let mut view = instance.view_mut();
+            for shard in 0..view.state.params().shards {
+                // A filter saves reads and nothing else: without one lookups still work.
+                let _ = view.index.refresh_filters(&*instance.vfs, shard);
+            }
         }
     }
 }

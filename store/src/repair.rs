@@ -6,6 +6,7 @@
 //!
 //! Invariants
 //! - The log is only appended to; no block is touched.
+//! - Of instances that lie here and are written elsewhere only caches are touched.
 //! - A cache is written only if it is missing or wrong, `state.bin` only if it then has
 //!   the digest that its snapshot pins.
 //!
@@ -28,7 +29,8 @@ use crate::filter::{self, filter_path};
 use crate::format::{self, snapshot_payload as pp};
 use crate::id::Digest;
 use crate::index::{ShardHealth, read_file, replace_file};
-use crate::log::{LogFiles, LogPlace, Record};
+use crate::instances::Instance;
+use crate::log::{LogEnd, LogFiles, LogPlace, Record};
 use crate::recover::Recovery;
 pub use crate::reindex::Reindexed;
 use crate::segment::{Segment, SegmentRef, segment_path};
@@ -108,8 +110,16 @@ pub fn repair(
         }
         report.index = Some(made);
     }
-    mend_filters(&mut writer, &mut report)?;
-    mend_snapshots(&writer, &mut report)?;
+    let (own, others) = writer.handle().parts();
+    mend_filters(own, &mut report)?;
+    mend_snapshots(own, &mut report)?;
+    for other in others {
+        mend_other(other, &mut report)?;
+    }
+    for problem in writer.handle().unopened() {
+        let note = format!("{}: {}", problem.path, problem.what);
+        report.notes.push(note);
+    }
     writer.finish()?;
     let after = invalid_caches(&*vfs);
     let mended = before.into_iter().filter(|path| !after.contains(path));
@@ -177,19 +187,52 @@ fn index_is_whole(writer: &StoreWriter) -> bool {
             .all(|segment| is_whole(&*writer.vfs, &view.state, segment))
 }
 
+/// Makes the caches of an instance that others write again. Its log is theirs, so nothing is appended to it, not even what
+/// would name a new index.
+fn mend_other(other: &Instance, report: &mut RepairReport) -> Result<()> {
+    let path = |path: &str| format!("{}{path}", other.prefix);
+    if Hint::read(&*other.vfs).is_none() && matches!(other.end, LogEnd::Clean) {
+        let view = other.view();
+        let snapshot = view.state.snapshots.last().map_or(0, |last| last.ordinal);
+        let place = view.state.place();
+        Hint { place, snapshot }
+            .write(&*other.vfs)
+            .map_err(|error| error.below(&other.prefix))?;
+        report.rebuilt.push(path(HINT_PATH));
+    }
+    let whole = {
+        let view = other.view();
+        let mut segments = view.state.segments().into_iter();
+        segments.all(|segment| is_whole(&*other.vfs, &view.state, &segment))
+    };
+    if !whole {
+        report.notes.push(format!(
+            "{}: its index is damaged and is read from its blocks instead; only where it is written can it be made again",
+            other.prefix.trim_end_matches('/')
+        ));
+    }
+    if let LogEnd::Damaged { what } = &other.end {
+        report.notes.push(path(what));
+    }
+    mend_filters(other, report)?;
+    mend_snapshots(other, report)
+}
+
 /// Makes the filters answer for exactly the segments in force.
-fn mend_filters(writer: &mut StoreWriter, report: &mut RepairReport) -> Result<()> {
-    let vfs = writer.vfs.clone();
-    let shards = writer.params().shards;
-    let mut view = writer.handle.view_mut();
+fn mend_filters(of: &Instance, report: &mut RepairReport) -> Result<()> {
+    let vfs = &*of.vfs;
+    let mut view = of.view_mut();
+    let view = &mut *view;
+    let shards = view.state.params().shards;
     for shard in 0..shards {
         let path = filter_path(shard);
+        let told = format!("{}{path}", of.prefix);
         view.index.drop_false_filters(shard);
-        if view.index.refresh_filters(&*vfs, shard)? {
-            report.rebuilt.push(path);
+        if view.index.refresh_filters(vfs, shard)? {
+            report.rebuilt.push(told);
         } else if view.state.segments_of(shard).is_empty() && vfs.metadata(&path).is_ok() {
-            vfs.remove(&path).map_err(Error::io("remove", &path))?;
-            report.removed.push(path);
+            vfs.remove(&path).map_err(Error::io("remove", &told))?;
+            report.removed.push(told);
         }
     }
     Ok(())
@@ -197,8 +240,8 @@ fn mend_filters(writer: &mut StoreWriter, report: &mut RepairReport) -> Result<(
 
 /// Makes what is missing or wrong in the snapshots' directories again, and removes
 /// damaged segments that only snapshots pin: log and blocks say the same.
-fn mend_snapshots(writer: &StoreWriter, report: &mut RepairReport) -> Result<()> {
-    let vfs = &*writer.vfs;
+fn mend_snapshots(of: &Instance, report: &mut RepairReport) -> Result<()> {
+    let vfs = &*of.vfs;
     let files = LogFiles::list(vfs)?;
     let mut state: Option<State> = None;
     let mut end = files.start();
@@ -219,7 +262,7 @@ fn mend_snapshots(writer: &StoreWriter, report: &mut RepairReport) -> Result<()>
         };
         let snapshot = record.record_type == format::RECORD_SNAPSHOT;
         if snapshot {
-            mend_state(vfs, state, places, &record, report)?;
+            mend_state(of, state, places, &record, report)?;
         }
         state.apply(&record)?;
         state.set_place(end);
@@ -230,12 +273,12 @@ fn mend_snapshots(writer: &StoreWriter, report: &mut RepairReport) -> Result<()>
         if snapshot && let Some(info) = state.snapshots.last() {
             let dir = current::snapshot_dir(info.ordinal);
             for (name, text) in snapshot::render(state, info) {
-                mend(vfs, &format!("{dir}/{name}"), text.as_bytes(), report)?;
+                mend(of, &format!("{dir}/{name}"), text.as_bytes(), report)?;
             }
         }
         Ok(())
     })?;
-    let view = writer.handle().view();
+    let view = of.view();
     for segment in view.state.segments() {
         segments.remove(&(segment.shard, segment.number));
     }
@@ -243,7 +286,7 @@ fn mend_snapshots(writer: &StoreWriter, report: &mut RepairReport) -> Result<()>
         let path = segment_path(segment.shard, segment.number);
         if vfs.metadata(&path).is_ok() && !is_whole(vfs, &view.state, segment) {
             vfs.remove(&path).map_err(Error::io("remove", &path))?;
-            report.removed.push(path);
+            report.removed.push(format!("{}{path}", of.prefix));
         }
     }
     Ok(())
@@ -259,7 +302,7 @@ fn is_whole(vfs: &dyn Vfs, state: &State, segment: &SegmentRef) -> bool {
 /// Writes the state before a snapshot's `record`, if that is the one that it pins.
 /// The writer saw the end of the log at one of `places`.
 fn mend_state(
-    vfs: &dyn Vfs,
+    of: &Instance,
     state: &mut State,
     places: [LogPlace; 2],
     record: &Record,
@@ -268,6 +311,7 @@ fn mend_state(
     if record.payload.len() < pp::LEN {
         return Ok(());
     }
+    let vfs = &*of.vfs;
     let ordinal = pp::ORDINAL.get(&record.payload);
     let pinned = Digest(pp::STATE_DIGEST.array(&record.payload));
     let path = current::state_path(ordinal);
@@ -287,21 +331,22 @@ fn mend_state(
     state.set_place(place);
     let Some(made) = made else {
         report.notes.push(format!(
-            "{path} cannot be made again: another version wrote it; the log is read instead"
+            "{}{path} cannot be made again: another version wrote it; the log is read instead",
+            of.prefix
         ));
         return Ok(());
     };
     let dir = current::snapshot_dir(ordinal);
     vfs.create_dir(&dir).map_err(Error::io("create", &dir))?;
-    mend(vfs, &path, &made, report)
+    mend(of, &path, &made, report)
 }
 
 /// Makes a cache file hold these bytes.
-fn mend(vfs: &dyn Vfs, path: &str, bytes: &[u8], report: &mut RepairReport) -> Result<()> {
-    if read_file(vfs, path).is_ok_and(|held| held == bytes) {
+fn mend(of: &Instance, path: &str, bytes: &[u8], report: &mut RepairReport) -> Result<()> {
+    if read_file(&*of.vfs, path).is_ok_and(|held| held == bytes) {
         return Ok(());
     }
-    replace_file(vfs, path, bytes)?;
-    report.rebuilt.push(path.to_owned());
+    replace_file(&*of.vfs, path, bytes)?;
+    report.rebuilt.push(format!("{}{path}", of.prefix));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A store opened for reading: CURRENT, or `Index(S, P)`.
+//! A store opened for reading: CURRENT, or `Index(S, P)`. What is visible in it, over all instances, is in `union`.
 //!
 //! A handle is a fixed view: it takes no lock, writes nothing and works on a
 //! read-only mount. Artifacts are checked against their keys whenever they are
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
-use crate::index::{Index, Problem, block_path, open_block, record_of};
+use crate::index::{Index, Problem, open_block, record_of};
 use crate::instances::{self, Instance};
 use crate::log::LogEnd;
 use crate::segment::IndexRecord;
@@ -25,7 +25,7 @@ use crate::vfs::{Vfs, VfsFile, read_exact_at};
 /// Block files kept open at once.
 const OPEN_FILES_MAX: usize = 48;
 
-struct OpenFile {
+pub(crate) struct OpenFile {
     file: Box<dyn VfsFile>,
     path: String,
     salt: FrameSalt,
@@ -43,6 +43,15 @@ pub(crate) struct View {
     pub(crate) index: Index,
 }
 
+/// Which instances show what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of them.
+    All,
+    /// The own one; the others lend parts.
+    Own,
+}
+
 struct Shared {
     /// The instance that a writer appends to.
     own: Arc<Instance>,
@@ -50,6 +59,7 @@ struct Shared {
     others: Vec<Arc<Instance>>,
     /// What lies beside them and could not be opened.
     unopened: Vec<Problem>,
+    scope: Scope,
     files: Mutex<FileCache>,
 }
 
@@ -78,22 +88,35 @@ impl StoreHandle {
         Ok(Self::one(Instance::open(vfs, String::new())?))
     }
 
-    pub(crate) fn of_state(vfs: Arc<dyn Vfs>, state: State, end: LogEnd) -> Result<Self> {
-        let own = Instance::of_state(vfs, String::new(), state, end)?;
-        Ok(Self::one(own))
-    }
-
     fn one(own: Instance) -> Self {
         Self::union(Arc::new(own), Vec::new(), Vec::new())
     }
 
-    fn union(own: Arc<Instance>, others: Vec<Arc<Instance>>, unopened: Vec<Problem>) -> Self {
+    /// The view over `own` and `others`, which are in the order of their ids.
+    pub(crate) fn union(
+        own: Arc<Instance>,
+        others: Vec<Arc<Instance>>,
+        unopened: Vec<Problem>,
+    ) -> Self {
         Self(Arc::new(Shared {
             own,
             others,
             unopened,
+            scope: Scope::All,
             files: Mutex::default(),
         }))
+    }
+
+    pub(crate) fn parts(&self) -> (&Arc<Instance>, &[Arc<Instance>]) {
+        (&self.0.own, &self.0.others)
+    }
+
+    pub(crate) fn unopened(&self) -> &[Problem] {
+        &self.0.unopened
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        self.0.scope
     }
 
     /// Each instance by itself, the own one first, the others in the order of their ids.
@@ -103,7 +126,7 @@ impl StoreHandle {
             .collect()
     }
 
-    /// Opens `Index(S, P)`; without a position, the snapshot itself.
+    /// Opens `Index(S, P)` of the own instance; without a position, the snapshot itself.
     pub fn at(&self, snapshot: &str, position: Option<LogPosition>) -> Result<Self> {
         let (info, end) = {
             let view = self.view();
@@ -111,58 +134,44 @@ impl StoreHandle {
         };
         let position = position.unwrap_or(LogPosition(info.position));
         let state = current::at(&*self.0.own.vfs, &info, position, end)?;
-        Self::of_state(self.0.own.vfs.clone(), state, LogEnd::Clean)
+        let vfs = self.0.own.vfs.clone();
+        let prefix = self.0.own.prefix.clone();
+        let own = Instance::of_state(vfs, prefix, state, LogEnd::Clean)?;
+        Ok(Self(Arc::new(Shared {
+            own: Arc::new(own),
+            others: self.0.others.clone(),
+            unopened: Vec::new(),
+            scope: Scope::Own,
+            files: Mutex::default(),
+        })))
     }
 
-    /// The files beneath.
+    /// The files of the own instance.
     pub fn vfs(&self) -> &Arc<dyn Vfs> {
         &self.0.own.vfs
     }
 
-    /// How the log ended when the store was opened.
+    /// How the own instance's log ended when the store was opened.
     pub fn log_end(&self) -> &LogEnd {
         &self.0.own.end
     }
 
-    /// A copy of the state: blocks, sessions, snapshots, position.
+    /// A copy of the own instance's state: blocks, sessions, snapshots, position.
     pub fn state(&self) -> State {
         self.view().state.clone()
     }
 
-    /// Runs `read` on the state without copying it.
+    /// Runs `read` on the own instance's state without copying it.
     pub fn with_state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.view().state)
     }
 
-    /// Parts of the index that could not be read.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.view().index.problems.clone();
-        for other in &self.0.others {
-            let view = other.view.read();
-            let view = view.unwrap_or_else(|poisoned| poisoned.into_inner());
-            problems.extend(view.index.problems.iter().map(|problem| Problem {
-                path: format!("{}{}", other.prefix, problem.path),
-                what: problem.what.clone(),
-            }));
-        }
-        problems.extend(self.0.unopened.iter().cloned());
-        problems
-    }
-
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.0
-            .own
-            .view
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.own.view()
     }
 
     pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
-        self.0
-            .own
-            .view
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.own.view_mut()
     }
 
     fn files(&self) -> MutexGuard<'_, FileCache> {
@@ -172,42 +181,11 @@ impl StoreHandle {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The visible index entry of a key.
-    pub fn lookup(&self, key: &Key) -> Result<Option<IndexRecord>> {
-        self.view().index.lookup(key)
-    }
-
-    /// The newest entry of a key that says where it is, hidden or not: for who follows
-    /// a visible artifact to its parts.
-    pub fn lookup_part(&self, key: &Key) -> Result<Option<IndexRecord>> {
-        self.view().index.stored(key)
-    }
-
-    /// Whether a key was removed. One that is neither visible nor removed was never stored, or
-    /// its block is damaged so that it is not known any more what was in it.
-    pub fn is_removed(&self, key: &Key) -> Result<bool> {
-        self.view().index.is_removed(key)
-    }
-
     /// Where an artifact lies: `(block, offset, length)`.
     pub fn locate(&self, key: &Key) -> Result<Location> {
         self.lookup(key)?
             .map(|record| record.location())
             .ok_or(Error::NotFound(*key))
-    }
-
-    /// Whether `key` is stored so that it need not be written again: visible, and
-    /// its block exists with the length that the log gives it. A hit that cannot
-    /// be confirmed is none: writing twice loses nothing.
-    pub fn dedup_hit(&self, key: &Key) -> Option<IndexRecord> {
-        let record = self.lookup(key).ok().flatten()?;
-        self.open_file(record.block).ok()?;
-        Some(record)
-    }
-
-    /// Calls `each` for every visible entry in key order.
-    pub fn for_each(&self, each: &mut dyn FnMut(IndexRecord) -> Result<()>) -> Result<()> {
-        self.view().index.for_each(each)
     }
 
     /// Reads the artifact at a location: the contract between names and blocks.
@@ -249,7 +227,7 @@ impl StoreHandle {
     pub fn get_node(&self, key: &Key) -> Result<Vec<u8>> {
         let record = self.lookup_part(key)?.ok_or(Error::NotFound(*key))?;
         if record.raw_len > format::NODE_LEN_MAX {
-            let path = block_path(&self.view().state, record.block);
+            let path = self.path_of(record.block);
             return Err(Error::damaged(
                 &path,
                 record.offset.into(),
@@ -432,11 +410,20 @@ impl StoreHandle {
         block::read_stored(&*open.file, &open.path, &block::Entry { offset, info })
     }
 
-    fn open_file(&self, id: BlockId) -> Result<Arc<OpenFile>> {
+    pub(crate) fn open_file(&self, id: BlockId) -> Result<Arc<OpenFile>> {
         if let Some(open) = self.files().files.get(&id) {
             return Ok(open.clone());
         }
-        let (file, path) = open_block(&*self.0.own.vfs, &self.view().state, id)?;
+        let Some((instance, local)) = self.instance_of(id) else {
+            return Err(Error::damaged(
+                "index",
+                0,
+                format!("an entry that points into block {id}, which no instance has"),
+            ));
+        };
+        let opened = open_block(&*instance.vfs, &instance.view().state, local);
+        let (file, path) = opened.map_err(|error| error.below(&instance.prefix))?;
+        let path = format!("{}{path}", instance.prefix);
         let mut header = [0; format::block_header::LEN];
         read_exact_at(&*file, 0, &mut header).map_err(Error::io("read", &path))?;
         BlockHeader::decode(&header, &path)?;

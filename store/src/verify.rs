@@ -8,6 +8,7 @@
 //! - Nothing that segments, filters, hints or snapshots say is trusted: the log is
 //!   read from position 0, and what is derived from it is compared with it.
 //! - Memory does not grow with the store, but for the damage found in it.
+//! - Every instance is looked at by itself; only parts of artifacts may lie with another one.
 //!
 //! Not looked at, because their bytes mean nothing: `lock`, `ballast`, `tmp/`, blocks
 //! that are still open, what lies behind the valid part of a log file.
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::format::Field;
 use crate::id::Key;
-use crate::instances::is_beyond;
+use crate::instances::{self, Instance, is_beyond};
 use crate::log::LogEnd;
 use crate::store::StoreHandle;
 use crate::vfs::Vfs;
@@ -148,45 +149,89 @@ pub fn verify(
     options: &VerifyOptions,
     observer: &dyn VerifyObserver,
 ) -> Result<VerifyReport> {
-    let run = Run {
+    let found = Found::default();
+    let top = Run {
         vfs: &*vfs,
+        prefix: "",
         options,
         observer,
-        damage: Mutex::default(),
-        warnings: Mutex::default(),
-        notes: Mutex::default(),
-        counts: Mutex::default(),
-        done: AtomicU64::new(0),
-        total: AtomicU64::new(0),
+        found: &found,
     };
-    let log = log::check(&run)?;
-    let jobs = blocks::find(&run, log.state.as_ref());
-    let mut index = index::Findings::default();
-    if let Some(state) = &log.state {
-        let whole = segments::check(&run, &log, state);
-        index = index::check(&run, &log, state, &whole)?;
+    let listed = instances::list(&vfs)?;
+    for problem in &listed.problems {
+        top.damaged(&problem.path, None, &problem.what);
     }
-    let handle = match log.state {
-        Some(state) => match StoreHandle::of_state(vfs.clone(), state, LogEnd::Clean) {
-            Err(error) if is_beyond(&error) => return Err(error),
-            // It knows the log already, and what it misses of the index it notes.
-            opened => opened.ok(),
-        },
-        None => None,
+    for id in &listed.unfinished {
+        top.note(format!(
+            "{} holds no log: its creation, or a sync, was cut short",
+            instances::instance_dir(id)
+        ));
+    }
+    // What cannot be opened is told of by its own run.
+    let mut opened = match listed.ids.is_empty() {
+        true => Vec::new(),
+        false => instances::open_others(&vfs)?.0,
     };
-    blocks::check(&run, &jobs, &index, handle.as_ref());
-    if let Some(handle) = handle.filter(|_| !options.quick) {
-        tree::check(&run, &handle, index.roots);
+    if !opened.is_empty()
+        && let Ok(primary) = Instance::open(vfs.clone(), String::new())
+    {
+        opened.push(Arc::new(primary));
     }
-    names::check(&run);
-    Ok(run.into_report())
+    opened.sort_by_key(|instance| instance.view().state.store_id());
+    verify_one(&top, vfs.clone(), &opened)?;
+    for id in &listed.ids {
+        let files = instances::files_of(&vfs, id)?;
+        let prefix = format!("{}/", instances::instance_dir(id));
+        let run = Run {
+            vfs: &*files,
+            prefix: &prefix,
+            ..top
+        };
+        match verify_one(&run, files.clone(), &opened) {
+            Err(Error::NotAStore) => run.note("its creation was cut short; it holds nothing"),
+            verified => verified?,
+        }
+    }
+    Ok(found.into_report())
 }
 
-/// One run: where to look, what was found so far.
-struct Run<'a> {
-    vfs: &'a dyn Vfs,
-    options: &'a VerifyOptions,
-    observer: &'a dyn VerifyObserver,
+/// Verifies one instance. Parts of what is in it may lie with the `others`, itself among them.
+fn verify_one(run: &Run, vfs: Arc<dyn Vfs>, others: &[Arc<Instance>]) -> Result<()> {
+    let log = log::check(run)?;
+    let jobs = blocks::find(run, log.state.as_ref());
+    let mut index = index::Findings::default();
+    if let Some(state) = &log.state {
+        let whole = segments::check(run, &log, state);
+        index = index::check(run, &log, state, &whole)?;
+    }
+    let handle = match log.state {
+        Some(state) => {
+            let id = state.store_id();
+            match Instance::of_state(vfs, run.prefix.to_owned(), state, LogEnd::Clean) {
+                Err(error) if is_beyond(&error) => return Err(error),
+                Ok(own) => {
+                    let others = others.iter();
+                    let others = others.filter(|other| other.view().state.store_id() != id);
+                    let others = others.cloned().collect();
+                    Some(StoreHandle::union(Arc::new(own), others, Vec::new()))
+                }
+                // It knows the log already, and what it misses of the index it notes.
+                Err(_) => None,
+            }
+        }
+        None => None,
+    };
+    blocks::check(run, &jobs, &index, handle.as_ref());
+    if let Some(handle) = handle.filter(|_| !run.options.quick) {
+        tree::check(run, &handle, index.roots);
+    }
+    names::check(run);
+    Ok(())
+}
+
+/// What was found so far, in all instances.
+#[derive(Default)]
+struct Found {
     damage: Mutex<Vec<Damage>>,
     warnings: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
@@ -195,15 +240,32 @@ struct Run<'a> {
     total: AtomicU64,
 }
 
+/// One run over one instance.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    vfs: &'a dyn Vfs,
+    /// What leads from the top of the directory to its files: empty, or a path with a slash at its end.
+    prefix: &'a str,
+    options: &'a VerifyOptions,
+    observer: &'a dyn VerifyObserver,
+    found: &'a Found,
+}
+
 /// A panic in one thread must not hide what the others found.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Run<'_> {
-    fn report(&self, damage: Damage) {
+    fn report(&self, mut damage: Damage) {
+        damage.file.insert_str(0, self.prefix);
+        self.report_at(damage);
+    }
+
+    /// Reports damage of a file that is named from the top of the directory.
+    fn report_at(&self, damage: Damage) {
         self.observer.damaged(&damage);
-        lock(&self.damage).push(damage);
+        lock(&self.found.damage).push(damage);
     }
 
     fn damaged(&self, file: &str, offset: impl Into<Option<u64>>, what: impl Into<String>) {
@@ -229,7 +291,8 @@ impl Run<'_> {
 
     /// Whether damage of the file has been found already.
     fn is_damaged(&self, file: &str) -> bool {
-        lock(&self.damage).iter().any(|damage| damage.file == file)
+        let is = |damage: &Damage| damage.file.strip_prefix(self.prefix) == Some(file);
+        lock(&self.found.damage).iter().any(is)
     }
 
     /// Damage of a cache.
@@ -244,33 +307,41 @@ impl Run<'_> {
     }
 
     fn warn(&self, warning: impl Into<String>) {
-        lock(&self.warnings).push(warning.into());
+        lock(&self.found.warnings).push(self.place(warning.into()));
     }
 
     fn note(&self, note: impl Into<String>) {
-        lock(&self.notes).push(note.into());
+        lock(&self.found.notes).push(self.place(note.into()));
+    }
+
+    /// Says of which instance the words are.
+    fn place(&self, words: String) -> String {
+        match self.prefix.strip_suffix('/') {
+            Some(instance) => format!("{instance}: {words}"),
+            None => words,
+        }
     }
 
     fn count(&self, count: impl FnOnce(&mut VerifyCounts)) {
-        count(&mut lock(&self.counts));
+        count(&mut lock(&self.found.counts));
     }
 
     /// More bytes will be read.
     fn expect(&self, bytes: u64) {
-        self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.found.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// As many of the expected bytes cannot be read.
     fn skip(&self, bytes: u64) {
         let less = |total: u64| Some(total.saturating_sub(bytes));
         let (ok, read) = (Ordering::Relaxed, Ordering::Relaxed);
-        let _ = self.total.fetch_update(ok, read, less);
+        let _ = self.found.total.fetch_update(ok, read, less);
     }
 
     /// Bytes have been read.
     fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let total = self.total.load(Ordering::Relaxed).max(done);
+        let done = self.found.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = self.found.total.load(Ordering::Relaxed).max(done);
         self.observer.progress(done, total);
     }
 
@@ -293,7 +364,9 @@ impl Run<'_> {
             worker();
         });
     }
+}
 
+impl Found {
     fn into_report(self) -> VerifyReport {
         let mut damage = self.damage.into_inner().unwrap_or_default();
         damage.sort_by(|a, b| (&a.file, a.offset, &a.what).cmp(&(&b.file, b.offset, &b.what)));

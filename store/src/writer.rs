@@ -23,11 +23,13 @@ use crate::frame::{self, Frame};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
 use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
+use crate::instances::{self, Instance};
 use crate::log::{self, LogEnd, LogFiles, LogWriter, NewRecord};
 use crate::params::Params;
 use crate::recover::{Recovery, TOMBSTONES_MAX};
 use crate::state::{self, Level0, State};
 use crate::store::{StoreHandle, View};
+use crate::union;
 use crate::vfs::{Vfs, VfsLock};
 
 /// Block ids leased at a time.
@@ -148,7 +150,9 @@ impl StoreWriter {
             LogEnd::Torn { ignored_bytes } => ignored_bytes,
             _ => 0,
         };
-        let handle = StoreHandle::of_state(vfs.clone(), state, end)?;
+        let own = Instance::of_state(vfs.clone(), String::new(), state, end)?;
+        let (others, unopened) = instances::open_others(&vfs)?;
+        let handle = StoreHandle::union(Arc::new(own), others, unopened);
         let writer_id = WriterId(draw(&mut random));
         let mut writer = Self {
             handle,
@@ -346,13 +350,9 @@ impl StoreWriter {
     /// Whether an artifact with these flags is stored already, in sealed blocks or
     /// in the open one.
     pub fn has(&self, key: &Key, flags: u16) -> bool {
-        let covered = |of: u16| of & flags == flags;
-        self.pending_entry(key)
-            .is_some_and(|entry| covered(entry.info.flags))
-            || self
-                .handle
-                .dedup_hit(key)
-                .is_some_and(|record| covered(record.flags))
+        let pending = self.pending_entry(key);
+        pending.is_some_and(|entry| entry.info.flags & flags == flags)
+            || self.handle.dedup(key, flags).is_some()
     }
 
     /// Whether the open block has the artifact of `key`.
@@ -389,7 +389,7 @@ impl StoreWriter {
         let space = frame.info.space();
         self.check_room(space)?;
         let key = frame.info.key;
-        let stored = self.handle.lookup(&key).ok().flatten();
+        let stored = self.handle.lookup_own(&key).ok().flatten();
         frame.info.flags |= stored.map_or(0, |record| record.flags)
             | self.pending_entry(&key).map_or(0, |entry| entry.info.flags);
         let params = self.params();
@@ -613,7 +613,14 @@ impl StoreWriter {
     /// artifact visible again without writing its bytes. Commits first: what an open block
     /// gets later under one of these keys would yield to the record, should a crash leave the
     /// block without its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an entry of another instance's block: this log does not speak of it.
     pub fn index_add(&mut self, records: &[crate::segment::IndexRecord]) -> Result<()> {
+        let foreign = |record: &&crate::segment::IndexRecord| union::split(record.block).0 != 0;
+        if let Some(record) = records.iter().find(foreign) {
+            return Err(Error::NotFound(record.key));
+        }
         self.commit_with(|_| Some(state::index_add_record(records)))
     }
 

@@ -53,7 +53,7 @@ pub fn backing_disks_of(system: &SystemPaths, path: &Path) -> Vec<BlockNode> {
 }
 
 /// `node` and every device beneath it.
-pub(crate) fn devices_beneath(system: &SystemPaths, node: &BlockNode) -> Vec<BlockNode> {
+pub fn devices_beneath(system: &SystemPaths, node: &BlockNode) -> Vec<BlockNode> {
     let mut devices: Vec<BlockNode> = Vec::new();
     let mut walk = Walk::new(system, |_, ground| {
         if let Ground::Device(node) = ground {

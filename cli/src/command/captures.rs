@@ -1,7 +1,8 @@
 //! `asl captures`, `asl show`: what was captured, and how much of it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use asl_capture::manifest::{ChildFlags, Content, Manifest, SourceDoc};
 use asl_capture::session::{self, Capture, CaptureState};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::sign_off::SignedOff;
 use crate::args::Show;
 use crate::error::{CliError, Exit, Result, causes_of};
-use crate::face::Face;
+use crate::face::{Face, Reader};
 use crate::report::{Outcome, facts};
 use crate::text;
 
@@ -32,6 +33,9 @@ pub struct SourceResult {
 /// A capture as results show it.
 #[derive(Debug, Clone, Serialize)]
 pub struct CaptureResult {
+    /// The domain that has it, where it was found in a root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     /// Its id.
     pub capture: String,
     /// The user's words.
@@ -100,6 +104,7 @@ pub fn result_of(
     unreadable: Vec<(u64, u64, i32)>,
 ) -> CaptureResult {
     CaptureResult {
+        domain: None,
         capture: doc.session.clone(),
         label: doc.label.clone(),
         source: source_result(&doc.source),
@@ -165,6 +170,7 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
     let (map, counters) = session::known(store, capture)?;
     let (rescued, refused) = (map.copied_bytes(), map.unreadable_bytes());
     Ok(CaptureResult {
+        domain: None,
         capture: capture.session.to_string(),
         label: capture.begun.label.clone(),
         source: source_result(&capture.begun.source),
@@ -247,7 +253,9 @@ impl Outcome for CaptureResult {
             .flatten()
             .map(|part| text::visible(part).into_owned())
             .collect();
-        let mut lines = vec![
+        let domain = self.domain.iter();
+        let mut lines: Vec<(&str, String)> = domain.map(|id| ("domain", id.clone())).collect();
+        lines.extend([
             ("capture", self.capture.clone()),
             (
                 "label",
@@ -266,7 +274,7 @@ impl Outcome for CaptureResult {
             ),
             ("begun", self.started.clone()),
             ("result", self.verdict()),
-        ];
+        ]);
         if let Some(damage) = &self.damage {
             lines.push(("damage", damage.clone()));
         }
@@ -331,12 +339,20 @@ impl Outcome for CaptureResult {
 
 /// A line of the list.
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Line(CaptureResult);
+struct Line {
+    #[serde(flatten)]
+    it: CaptureResult,
+    /// The first of its domain.
+    #[serde(skip)]
+    first: bool,
+}
 
 impl Outcome for Line {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let it = &self.0;
+        let Self { it, first } = self;
+        if let (Some(domain), true) = (&it.domain, first) {
+            writeln!(out, "domain {domain}")?;
+        }
         writeln!(
             out,
             "{}  {:10}  {:>10}  {:20}  {}",
@@ -371,25 +387,75 @@ pub fn failed(action: &str, path: &Path, error: &asl_capture::Error) -> CliError
     }
 }
 
-/// Lists the captures of the store.
-pub fn list(face: &Face) -> Result {
-    let (path, store) = face.reader()?;
-    let failed = |error: &asl_capture::Error| failed("list the captures", path, error);
-    let captures = session::list(&store).map_err(|error| failed(&error))?;
-    let mut list = face.report.list("captures", "capture")?;
-    let mut exit = Exit::Complete;
-    for capture in captures
-        .iter()
-        .filter(|capture| capture.state != CaptureState::Abandoned)
-    {
-        match result(&store, capture) {
-            Ok(result) => {
-                if result.damage.is_some() {
-                    exit = Exit::Unreadable;
-                }
-                list.item(&Line(result))?
+/// The capture of this name, and the first store that has it.
+pub(super) fn find_among<'r>(
+    readers: &'r [Reader],
+    name: &str,
+) -> Result<(&'r Reader, Capture), (PathBuf, asl_capture::Error)> {
+    let mut found: Vec<(&Reader, Capture)> = Vec::new();
+    let mut missing = None;
+    for reader in readers {
+        match session::find(&reader.store, name) {
+            Ok(capture)
+                if found
+                    .iter()
+                    .all(|(_, known)| known.session != capture.session) =>
+            {
+                found.push((reader, capture));
             }
+            Ok(_) => {}
+            Err(error @ asl_capture::Error::NoCapture(_)) => {
+                missing.get_or_insert((reader.path.clone(), error));
+            }
+            Err(error) => return Err((reader.path.clone(), error)),
+        }
+    }
+    match (found.len(), missing) {
+        (0, Some(missing)) => Err(missing),
+        (0, None) => Err((
+            PathBuf::from("PATH"),
+            asl_capture::Error::NoCapture(name.to_owned()),
+        )),
+        (1, _) => Ok(found.swap_remove(0)),
+        (count, _) => {
+            let name = name.to_owned();
+            Err((
+                found[0].0.path.clone(),
+                asl_capture::Error::Ambiguous { name, count },
+            ))
+        }
+    }
+}
+
+/// Lists the captures of the store. Of a root, domain after domain; what several have is listed once.
+pub fn list(face: &Face) -> Result {
+    let readers = face.readers()?;
+    let mut list = face.report.list("captures", "capture")?;
+    let mut damaged = Vec::new();
+    let mut listed = BTreeSet::new();
+    for reader in &readers {
+        let failed = |error: &asl_capture::Error| failed("list the captures", &reader.path, error);
+        let captures = match session::list(&reader.store) {
+            Ok(captures) => captures,
             Err(error) => return Err(list.fail(failed(&error))),
+        };
+        let mut first = true;
+        for capture in captures
+            .iter()
+            .filter(|capture| capture.state != CaptureState::Abandoned)
+            .filter(|capture| listed.insert((capture.session, capture.root)))
+        {
+            match result(&reader.store, capture) {
+                Ok(mut it) => {
+                    if it.damage.is_some() {
+                        damaged.push(reader);
+                    }
+                    it.domain = reader.domain_text();
+                    let first = std::mem::take(&mut first);
+                    list.item(&Line { it, first })?
+                }
+                Err(error) => return Err(list.fail(failed(&error))),
+            }
         }
     }
     if list.count() == 0 {
@@ -397,7 +463,14 @@ pub fn list(face: &Face) -> Result {
             .note("no captures yet; make one: asl-capture disk /dev/sdX");
     }
     list.finish()?;
-    Ok(told(face, path, &store, exit))
+    damaged.dedup_by_key(|reader| &reader.path);
+    for reader in &damaged {
+        told(face, &reader.path, &reader.store, Exit::Unreadable);
+    }
+    Ok(match damaged[..] {
+        [] => Exit::Complete,
+        _ => Exit::Unreadable,
+    })
 }
 
 /// Says where to look when something is damaged.
@@ -414,19 +487,17 @@ fn told(face: &Face, path: &Path, store: &StoreHandle, exit: Exit) -> Exit {
 
 /// Shows one capture.
 pub fn show(face: &Face, args: &Show) -> Result {
-    let (path, store) = face.reader()?;
-    let found = session::find(&store, &args.capture).and_then(|capture| result(&store, &capture));
-    let result = found.map_err(|error| {
-        failed(
-            &format!("show {}", text::visible(&args.capture)),
-            path,
-            &error,
-        )
-    })?;
+    let readers = face.readers()?;
+    let action = || format!("show {}", text::visible(&args.capture));
+    let (reader, capture) = find_among(&readers, &args.capture)
+        .map_err(|(path, error)| failed(&action(), &path, &error))?;
+    let mut result =
+        result(&reader.store, &capture).map_err(|error| failed(&action(), &reader.path, &error))?;
+    result.domain = reader.domain_text();
     let exit = match result.damage {
         Some(_) => Exit::Unreadable,
         None => Exit::Complete,
     };
     face.report.result(&result)?;
-    Ok(told(face, path, &store, exit))
+    Ok(told(face, &reader.path, &reader.store, exit))
 }

@@ -1,30 +1,31 @@
 //! `asl export`: a captured image to a file, a pipe or a disk.
 //!
 //! A file is written beside its name and renamed at the end, so what has the name is
-//! whole; who stops the program removes it, only a kill leaves `NAME.asl-PID.part`. A disk is written only if the user knows the end of its serial number,
-//! nothing uses it, and it was never captured into this store.
+//! whole; who stops the program removes it, only a kill leaves `NAME.asl-PID.part`. A disk is written only if nothing speaks
+//! against it ([`crate::target`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use asl_capture::export::{
     DamagedRange, ExportOptions, ExportReport, Fill, export_to_file, export_to_stream,
 };
-use asl_capture::inventory::{BlockNode, SystemPaths, backing_disks_of, identify, usage_of};
+use asl_capture::inventory::{DevNumber, SystemPaths};
 use asl_capture::manifest::Manifest;
-use asl_capture::session;
+use asl_capture::session::{self, Capture};
 use asl_store::StoreHandle;
 use serde::Serialize;
 
-use super::captures::failed;
+use super::captures::{failed, find_among};
 use crate::args::Export;
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, outside_store};
+use crate::face::{Face, Reader, outside_store};
 use crate::progress::Display;
 use crate::report::Outcome;
 use crate::signal;
+use crate::target::{self, Source, Wish};
 use crate::text;
 
 /// Damaged places that are printed for people; all of them are in JSON.
@@ -33,6 +34,8 @@ const RUNS_SHOWN: usize = 8;
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Exported {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     capture: String,
     dest: String,
     bytes: u64,
@@ -41,6 +44,8 @@ struct Exported {
     damaged_bytes: u64,
     damaged: Vec<(u64, u64, String)>,
     image_blake3: Option<String>,
+    /// Whether a disk is now a twin of the source: same UUIDs, volume groups and arrays.
+    duplicates_ids: bool,
 }
 
 impl Outcome for Exported {
@@ -94,8 +99,10 @@ fn outcome(
     dest: String,
     report: ExportReport,
     image_blake3: Option<String>,
+    duplicates_ids: bool,
 ) -> Exported {
     Exported {
+        domain: None,
         capture,
         dest,
         bytes: report.bytes,
@@ -108,15 +115,19 @@ fn outcome(
             .map(|DamagedRange { offset, len, what }| (offset, len, what))
             .collect(),
         image_blake3,
+        duplicates_ids,
     }
 }
 
 /// Exports a capture.
 pub fn run(face: &Face, args: &Export) -> Result {
-    let (path, store) = face.reader()?;
+    let readers = face.readers()?;
     let name = text::visible(&args.capture).into_owned();
+    let (reader, capture) = find_among(&readers, &args.capture)
+        .map_err(|(path, error)| failed(&format!("export {name}"), &path, &error))?;
+    let (path, store) = (&*reader.path, &reader.store);
     let lib_failed = |error: &asl_capture::Error| failed(&format!("export {name}"), path, error);
-    let (id, manifest) = open(&store, &args.capture).map_err(|error| lib_failed(&error))?;
+    let (id, manifest) = manifest_of(store, &capture).map_err(|error| lib_failed(&error))?;
     let size = manifest.doc.source.size_bytes;
     let range = match args.range {
         None => 0..size,
@@ -130,53 +141,67 @@ pub fn run(face: &Face, args: &Export) -> Result {
         threads: threads(),
     };
     let display = Display::new(&face.report);
-    let (report, dest) =
-        if args.dest == Path::new("-") {
-            if io::stdout().is_terminal() {
-                return Err(CliError::usage("standard output is a terminal")
-                    .hint("send it to a file or a program: … | COMMAND"));
-            }
-            let mut out = io::stdout().lock();
-            let report = export_to_stream(&store, &manifest, &mut out, &options, &display)
-                .map_err(|error| match &error {
+    let (report, dest) = if args.dest == Path::new("-") {
+        if io::stdout().is_terminal() {
+            return Err(CliError::usage("standard output is a terminal")
+                .hint("send it to a file or a program: … | COMMAND"));
+        }
+        let mut out = io::stdout().lock();
+        let report =
+            export_to_stream(store, &manifest, &mut out, &options, &display).map_err(|error| {
+                match &error {
                     // A reader that had enough is no failure.
                     asl_capture::Error::Destination { source, .. } => CliError::of_stdout(source),
                     error => lib_failed(error),
-                })?;
-            (report, "-".to_owned())
-        } else if is_block_device(&args.dest) {
-            let disk = open_disk(args, path, &store, options.range.end - options.range.start)?;
-            // Whatever the disk held before would show through holes.
-            options.sparse = false;
-            let report = export_to_file(&store, &manifest, &disk, &options, &display)
-                .map_err(|error| lib_failed(&error))?;
-            disk.sync_all()
-                .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
-            (report, args.dest.display().to_string())
-        } else {
-            outside_store(path, &args.dest)?;
-            not_captured(&store, &args.dest)?;
-            let report = to_file(
-                &store,
-                &manifest,
-                &args.dest,
-                &options,
-                args.force,
-                &display,
-                &lib_failed,
-            )?;
-            (report, args.dest.display().to_string())
-        };
+                }
+            })?;
+        (report, "-".to_owned())
+    } else if is_block_device(&args.dest) {
+        let disk = open_disk(
+            args,
+            path,
+            &readers,
+            options.range.end - options.range.start,
+        )?;
+        // Whatever the disk held before would show through holes.
+        options.sparse = false;
+        let report = export_to_file(store, &manifest, &disk, &options, &display)
+            .map_err(|error| lib_failed(&error))?;
+        disk.sync_all()
+            .map_err(|error| CliError::of_io("sync", &args.dest, &error))?;
+        (report, args.dest.display().to_string())
+    } else {
+        for reader in &readers {
+            outside_store(&reader.path, &args.dest)?;
+            not_captured(&reader.store, &args.dest)?;
+        }
+        not_a_missing_disk(&args.dest)?;
+        let report = to_file(
+            store,
+            &manifest,
+            &args.dest,
+            &options,
+            args.force,
+            &display,
+            &lib_failed,
+        )?;
+        (report, args.dest.display().to_string())
+    };
     display.clear();
     let digest = manifest
         .doc
         .image_blake3
         .clone()
         .filter(|_| whole && options.fill == Fill::Zero && report.damaged.is_empty());
-    let exported = outcome(id, dest, report, digest);
+    let to_disk = is_block_device(&args.dest);
+    let mut exported = outcome(id, dest, report, digest, to_disk);
+    exported.domain = reader.domain_text();
     let partial = exported.unreadable_bytes + exported.untried_bytes + exported.damaged_bytes > 0;
     if args.dest != Path::new("-") {
         face.report.result(&exported)?;
+        if to_disk {
+            warn_of_twins(face, &args.dest);
+        }
     } else if exported.damaged_bytes > 0 {
         face.report.warn(&format!(
             "{} are damaged in the store and hold the fill",
@@ -197,7 +222,10 @@ fn threads() -> usize {
 }
 
 fn open(store: &StoreHandle, name: &str) -> asl_capture::Result<(String, Manifest)> {
-    let capture = session::find(store, name)?;
+    manifest_of(store, &session::find(store, name)?)
+}
+
+fn manifest_of(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<(String, Manifest)> {
     let id = capture.session.to_string();
     match &capture.root {
         Some(root) => Ok((id, Manifest::open(store, root)?)),
@@ -343,65 +371,47 @@ fn not_captured(store: &StoreHandle, dest: &Path) -> Result<()> {
 }
 
 /// Opens a disk to be overwritten, after every check that can be made.
-fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) -> Result<File> {
-    let shown = text::path(&args.dest);
-    let system = SystemPaths::default();
-    let node = BlockNode::by_path(&system, &args.dest)
-        .ok_or_else(|| CliError::new(format!("cannot find out what disk {shown} is")))?;
-    let identity = identify(&system, &node, &args.dest.to_string_lossy());
-    let Some(tail) = args.to_serial.as_deref().filter(|tail| tail.len() >= 4) else {
-        return Err(CliError::usage(format!("{shown} is a disk; everything on it would be lost")).hint(
-            "if that is what you want, add --to-serial with at least the last 4 characters of its serial (see: asl disks)",
-        ));
-    };
-    match &identity.serial {
-        None => {
-            return Err(CliError::new(format!(
-                "{shown} has no serial number, so it cannot be told from others"
-            ))
-            .hint("export to a file, then copy that"));
-        }
-        Some(serial) if !serial.ends_with(tail) => {
-            return Err(CliError::new(format!(
-                "the serial of {shown} does not end with {}",
-                text::visible(tail)
-            ))
-            .hint("see: asl disks"));
-        }
-        Some(_) => {}
+fn open_disk(args: &Export, store_path: &Path, readers: &[Reader], bytes: u64) -> Result<File> {
+    let mut captures = Vec::new();
+    for reader in readers {
+        let listed = session::list(&reader.store)
+            .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
+        captures.extend(listed);
     }
-    let captures = session::list(store)
-        .map_err(|error| CliError::new("cannot read the captures").caused_by(&error))?;
-    let same = |a: &Option<String>, b: &Option<String>| a.is_some() && a == b;
-    if captures.iter().any(|capture| {
-        let source = &capture.begun.source;
-        same(&source.serial, &identity.serial) || same(&source.wwn, &identity.wwn)
-    }) {
-        return Err(CliError::new(format!(
-            "{shown} was captured into this store; it is not overwritten"
-        ))
-        .hint("write to another disk"));
-    }
-    let uses = usage_of(&system, &node);
-    if let Some(usage) = uses.first() {
-        return Err(CliError::new(format!("{shown} is in use: {usage}")).hint(usage.remedy()));
-    }
-    let disk = node.disk();
-    let beneath = [store_path, Path::new("/")]
-        .into_iter()
-        .flat_map(|path| backing_disks_of(&system, path));
-    if beneath.into_iter().any(|of| of.number == disk.number) {
-        return Err(
-            CliError::new(format!("{shown} holds the store or the running system"))
-                .hint("write to another disk (asl disks)"),
-        );
-    }
+    let sources: Vec<Source> = (captures.into_iter())
+        .map(|capture| Source {
+            serial: capture.begun.source.serial,
+            wwn: capture.begun.source.wwn,
+            backing_file: capture.begun.source.backing_file,
+        })
+        .collect();
+    let judged = target::judge(
+        &SystemPaths::default(),
+        &Wish {
+            dest: &args.dest,
+            tail: args.to_serial.as_deref(),
+            store: store_path,
+            sources: &sources,
+            bytes,
+        },
+    )?;
     let flags = rustix::fs::OFlags::EXCL.bits() as i32;
     let mut disk = OpenOptions::new()
         .write(true)
         .custom_flags(flags)
         .open(&args.dest)
         .map_err(|error| CliError::of_io("open", &args.dest, &error))?;
+    let shown = text::path(&args.dest);
+    // The name may have come to mean another device since.
+    let opened = disk
+        .metadata()
+        .map_err(|error| CliError::of_io("look at", &args.dest, &error))?;
+    if DevNumber::from_raw(opened.rdev()) != judged {
+        return Err(CliError::new(format!(
+            "{shown} is not the disk any more that it was a moment ago"
+        ))
+        .hint("look again: asl disks"));
+    }
     let size = io::Seek::seek(&mut disk, io::SeekFrom::End(0))
         .map_err(|error| CliError::of_io("measure", &args.dest, &error))?;
     if size < bytes {
@@ -413,4 +423,38 @@ fn open_disk(args: &Export, store_path: &Path, store: &StoreHandle, bytes: u64) 
         .hint("use a disk at least as large"));
     }
     Ok(disk)
+}
+
+/// What nobody expects of a copy: everything that tells filesystems, volume groups and arrays apart is in it as well.
+fn warn_of_twins(face: &Face, dest: &Path) {
+    let disk = text::shell_path(dest);
+    face.report.warn(&format!(
+        "{} now has the same filesystem UUIDs, LVM volume groups and md arrays as the original. \
+         Never have both in one machine at a time: it may mount, assemble or write to the wrong one",
+        text::path(dest)
+    ));
+    let words = [
+        "If they cannot be kept apart, change the COPY, with the original unplugged:".to_owned(),
+        format!("  LVM    vgimportclone {disk}"),
+        "  ext4   tune2fs -U random PARTITION".to_owned(),
+        "  xfs    xfs_admin -U generate PARTITION".to_owned(),
+        "  btrfs  btrfstune -u PARTITION".to_owned(),
+        format!("  GPT    sgdisk -G {disk}"),
+        "Never run these on the original. Of an md array, use one of the two only.".to_owned(),
+    ];
+    for line in words {
+        face.report.note(&line);
+    }
+}
+
+/// Refuses the name of a disk that is not there: in its place, a file would fill the memory.
+fn not_a_missing_disk(dest: &Path) -> Result<()> {
+    let in_dev = dest.parent() == Some(Path::new("/dev"));
+    if in_dev && fs::symlink_metadata(dest).is_err() {
+        return Err(
+            CliError::usage(format!("there is no disk {}", text::path(dest)))
+                .hint("list the disks: asl disks"),
+        );
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use asl_store::StoreHandle;
 use asl_store::segment::IndexRecord;
 use serde::Serialize;
 
-use super::{at, find_key};
+use super::{find_among, in_one};
 use crate::args::Get;
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
@@ -20,6 +20,8 @@ const TEXT_MAX_BYTES: u64 = 1 << 20;
 /// What was got.
 #[derive(Debug, Serialize)]
 struct Got {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     key: String,
     size_bytes: u64,
     file: String,
@@ -44,11 +46,11 @@ pub fn run(face: &Face, args: &Get) -> Result {
         )
         .hint("add -o FILE"));
     }
-    let (path, store) = face.reader()?;
-    let store = at(store, path, args.at.as_ref())?;
-    let record = find_key(&store, path, &args.key)?;
-    let failed = |error| CliError::of_store(&format!("get {}", record.key), path, &error);
-    if args.output.is_none() && io::stdout().is_terminal() && !is_text(&store, &record) {
+    let readers = in_one(face, args.at.as_ref())?;
+    let (reader, record) = find_among(&readers, &args.key)?;
+    let store = &reader.store;
+    let failed = |error| CliError::of_store(&format!("get {}", record.key), &reader.path, &error);
+    if args.output.is_none() && io::stdout().is_terminal() && !is_text(store, &record) {
         return Err(
             CliError::usage("these bytes are not text; they would upset the terminal")
                 .hint("add -o FILE, or -o - if you mean it"),
@@ -66,6 +68,7 @@ pub fn run(face: &Face, args: &Get) -> Result {
         && !to_stdout
     {
         face.report.result(&Got {
+            domain: reader.domain_text(),
             key: record.key.to_string(),
             size_bytes: record.raw_len,
             file: file.to_string_lossy().into_owned(),

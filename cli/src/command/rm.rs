@@ -10,12 +10,11 @@ use asl_store::{Key, WriteOptions};
 use serde::Serialize;
 
 use super::find_key;
-use crate::args::Rm;
+use crate::args::{KeyPrefix, Rm};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
-use crate::text;
-use crate::writable;
+use crate::{root, text, writable};
 
 /// What was removed.
 #[derive(Debug, Serialize)]
@@ -39,7 +38,10 @@ pub fn run(face: &Face, args: &Rm) -> Result {
     let store = writer.handle().clone();
     let mut keys = BTreeSet::new();
     for key in &args.keys {
-        let record = find_key(&store, path, key)?;
+        let record = match find_key(&store, path, key) {
+            Err(error) => return Err(foreign(face, key)?.unwrap_or(error)),
+            Ok(record) => record,
+        };
         if !record.is_root() {
             return Err(
                 CliError::new(format!("{} is only a part of other artifacts", record.key)).hint(
@@ -61,4 +63,25 @@ pub fn run(face: &Face, args: &Rm) -> Result {
         removed: keys.iter().map(ToString::to_string).collect(),
     })?;
     Ok(Exit::Complete)
+}
+
+/// Why a key that the own domain of a root does not have cannot be removed, if another one has it.
+fn foreign(face: &Face, wanted: &KeyPrefix) -> Result<Option<CliError>> {
+    for member in face.foreign()? {
+        let store = root::open(&member)?;
+        if find_key(&store, &member.path, wanted).is_ok() {
+            return Ok(Some(
+                CliError::new(format!(
+                    "{} is in another domain, which is only read here",
+                    wanted.0
+                ))
+                .exit(Exit::Policy)
+                .hint(format!(
+                    "where its keys are, name its store: --store {}",
+                    text::shell_path(&member.path)
+                )),
+            ));
+        }
+    }
+    Ok(None)
 }

@@ -6,7 +6,7 @@ use asl_store::format::FLAG_NODE;
 use asl_store::id::Digest;
 use serde::Serialize;
 
-use super::{at, find_key, ls};
+use super::{find_among, in_one, ls};
 use crate::args::Stat;
 use crate::error::{Exit, Result};
 use crate::face::Face;
@@ -16,12 +16,15 @@ use crate::text;
 /// An artifact and its place.
 #[derive(Debug, Serialize)]
 struct Place {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     key: String,
     size_bytes: u64,
     stored_bytes: u32,
     encoding: &'static str,
     root: bool,
     node: bool,
+    instance: Option<String>,
     block_id: u64,
     block_digest: Option<String>,
     offset_bytes: u32,
@@ -39,6 +42,9 @@ impl Outcome for Place {
         let stored = text::size(self.stored_bytes.into());
         let place = format!("block {} at byte {}", self.block_id, self.offset_bytes);
         let digest = self.block_digest.as_deref().unwrap_or("unknown");
+        if let Some(domain) = &self.domain {
+            writeln!(out, "domain  {domain}")?;
+        }
         facts(
             out,
             &[
@@ -55,18 +61,25 @@ impl Outcome for Place {
 
 /// Tells where one artifact is.
 pub fn run(face: &Face, args: &Stat) -> Result {
-    let (path, store) = face.reader()?;
-    let store = at(store, path, args.at.as_ref())?;
-    let record = find_key(&store, path, &args.key)?;
-    let digest = store.with_state(|state| state.block(record.block).map(|block| block.digest));
+    let readers = in_one(face, args.at.as_ref())?;
+    let (reader, record) = find_among(&readers, &args.key)?;
+    let store = &reader.store;
+    let digest = store.block(record.block).map(|block| block.digest);
+    // An entry that leads to a block has one; what remains is for a damaged index.
+    let (instance, block_id) = match store.birthplace(record.block) {
+        Some((instance, id)) => (Some(instance.to_string()), id.0),
+        None => (None, record.block.0),
+    };
     face.report.result(&Place {
+        domain: reader.domain_text(),
         key: record.key.to_string(),
         size_bytes: record.raw_len,
         stored_bytes: record.stored_len,
         encoding: ls::encoding(&record),
         root: record.is_root(),
         node: record.flags & FLAG_NODE != 0,
-        block_id: record.block.0,
+        instance,
+        block_id,
         block_digest: digest.map(|digest| Digest(digest).to_string()),
         offset_bytes: record.offset,
     })?;

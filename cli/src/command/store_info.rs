@@ -19,6 +19,8 @@ use crate::text;
 #[derive(Debug, Serialize)]
 struct Info {
     store_id: String,
+    /// Of this store in this directory, each with a log of its own; the other numbers are of the one named above.
+    instances: usize,
     path: String,
     format_version: u16,
     log_position: u64,
@@ -44,10 +46,12 @@ impl Info {
         let failed = |source| CliError::of_io("look at the store", path, &source);
         let stat = store.vfs().statfs().map_err(failed)?;
         let open = store.vfs().list(OPEN_DIR).map_err(failed)?;
+        let instances = store.instances().len();
         Ok(store.with_state(|state| {
             let blocks = || state.blocks.values();
             Self {
                 store_id: state.store_id().to_string(),
+                instances,
                 path: path.to_string_lossy().into_owned(),
                 format_version: FORMAT_VERSION,
                 log_position: state.position().0,
@@ -100,6 +104,10 @@ impl Outcome for Info {
                 ),
             ),
         ];
+        if self.instances > 1 {
+            let others = text::count(self.instances as u64 - 1, "more instance");
+            lines.insert(1, ("beside it", format!("{others}, written elsewhere")));
+        }
         if self.open_blocks > 0 {
             lines.push((
                 "open blocks",

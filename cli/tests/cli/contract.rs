@@ -45,6 +45,7 @@ const SPELLINGS: &[&str] = &[
 /// Options that every command takes.
 const EVERYWHERE: &[&str] = &[
     "--store",
+    "--root",
     "--json",
     "--events",
     "--no-input",

@@ -8,6 +8,7 @@ mod full;
 mod guide;
 mod harm;
 mod minting;
+mod onto;
 mod place;
 mod programs;
 mod secrets;

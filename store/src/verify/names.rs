@@ -12,7 +12,8 @@ const NOT_OURS: [&str; 3] = ["lost+found", "System Volume Information", "$RECYCL
 pub(super) fn check(run: &Run) {
     each(run, "", |name, is_dir| match name {
         "blocks" | "index" | "log" | "snapshots" | "tmp" => is_dir,
-        "lock" | "ballast" => !is_dir,
+        "lock" | "ballast" => !is_dir && run.prefix.is_empty(),
+        "instances" | "evidence" => is_dir && run.prefix.is_empty(),
         name => name.starts_with('.') || NOT_OURS.contains(&name),
     });
     each(run, "blocks", |name, is_dir| {

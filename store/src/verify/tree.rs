@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use super::{Run, describe, lock};
+use super::{Damage, Run, describe, lock};
 use crate::error::Error;
 use crate::format;
 use crate::frame;
 use crate::id::Key;
-use crate::index::block_path;
 use crate::segment::IndexRecord;
 use crate::store::StoreHandle;
 
@@ -69,8 +68,13 @@ struct Walk<'a> {
 }
 
 fn complain(run: &Run, handle: &StoreHandle, record: &IndexRecord, what: String, keys: Vec<Key>) {
-    let path = handle.with_state(|state| block_path(state, record.block));
-    run.hit(&path, u64::from(record.offset), what, keys);
+    run.report_at(Damage {
+        file: handle.path_of(record.block),
+        offset: Some(u64::from(record.offset)),
+        what,
+        cache: false,
+        keys,
+    });
 }
 
 impl Walk<'_> {
