@@ -38,6 +38,7 @@ pub(crate) fn context(seed: u8) -> Context {
         },
         holder: "the test".into(),
         seed: [seed; 32],
+        home: None,
         now: Arc::new(move || clock.fetch_add(1, Ordering::Relaxed)),
     }
 }

@@ -273,6 +273,7 @@ fn context() -> Context {
         },
         holder: "the measurement".to_owned(),
         seed,
+        home: None,
         now: Arc::new(|| 0),
     }
 }

@@ -365,6 +365,7 @@ pub fn context() -> Result<Context> {
         owner: owner(),
         holder: holder(),
         seed,
+        home: None,
         now: Arc::new(now),
     })
 }

@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         holder: "the example that puts tiny artifacts".to_owned(),
         seed: *blake3::hash(&nanoseconds.to_le_bytes()).as_bytes(),
+        home: None,
         now: Arc::new(|| 0),
     };
     let files = Arc::new(RealVfs::open(Path::new(store))?);

@@ -189,7 +189,8 @@ impl StoreWriter {
                 expected: "1 to 256",
             });
         }
-        if let Some(missing) = keys.iter().find(|key| !self.has(key, 0)) {
+        // Those of another instance are not enough: the log must be understood by itself.
+        if let Some(missing) = keys.iter().find(|key| !self.has_own(key)) {
             return Err(Error::NotFound(*missing));
         }
         let record = AuthorityRecord {

@@ -11,7 +11,7 @@ use crate::format::{self, current_hint as ch, snapshot_payload as pp};
 use crate::id::{Digest, LogPosition};
 use crate::index::{read_file, replace_file};
 use crate::log::{LogEnd, LogFiles, LogName, LogPlace, Record};
-use crate::state::{SnapshotInfo, State};
+use crate::state::{SnapshotInfo, State, Tail};
 use crate::vfs::Vfs;
 
 /// Path of the hint.
@@ -90,7 +90,12 @@ pub fn state_path(ordinal: u64) -> String {
 pub fn encode_state(state: &State) -> Vec<u8> {
     let mut bytes = format::STATE_MAGIC.to_vec();
     bytes.extend_from_slice(&format::FORMAT_VERSION.to_le_bytes());
-    postcard::to_extend(state, bytes).expect("a state has no type that postcard cannot write")
+    let known = "a state has no type that postcard cannot write";
+    let bytes = postcard::to_extend(state, bytes).expect(known);
+    match state.tail == Tail::default() {
+        true => bytes,
+        false => postcard::to_extend(&state.tail, bytes).expect(known),
+    }
 }
 
 /// Digest of a state file, as snapshot records pin it.
@@ -102,10 +107,14 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Option<State> {
     let body = bytes
         .strip_prefix(&format::STATE_MAGIC)?
         .strip_prefix(&format::FORMAT_VERSION.to_le_bytes())?;
-    match postcard::take_from_bytes(body) {
-        Ok((state, [])) => Some(state),
-        _ => None,
+    let (mut state, rest) = postcard::take_from_bytes::<State>(body).ok()?;
+    if !rest.is_empty() {
+        match postcard::take_from_bytes(rest) {
+            Ok((tail, [])) => state.tail = tail,
+            _ => return None,
+        }
     }
+    Some(state)
 }
 
 /// The store's log read to its end.

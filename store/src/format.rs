@@ -80,6 +80,8 @@ pub const FLAG_TOMBSTONE: u16 = 0x8000;
 pub const NOTE_TOMBSTONES: u32 = 1;
 /// Note type: a record of authority, and how long the log was then.
 pub const NOTE_AUTHORITY: u32 = 2;
+/// Note type: keys that another instance shows and that were removed; as in a record of that.
+pub const NOTE_REMOVED: u32 = 3;
 /// Note type: what a capture session is (JSON).
 pub const NOTE_SESSION: u32 = 16;
 /// Note type: outcomes of reads and the chunks they became.
@@ -166,7 +168,11 @@ pub const RECORD_CHECKPOINT: u16 = 13;
 pub const RECORD_RECEIPT: u16 = 14;
 /// Record type: a link between two domains.
 pub const RECORD_LINEAGE: u16 = 15;
-/// Record types 9 and 16 to 31 are reserved: unpin; condemn, delete, damage, epoch.
+/// Record type: where this instance is written.
+pub const RECORD_HOME: u16 = 16;
+/// Record type: what another instance said about keys counts no more.
+pub const RECORD_REMOVED: u16 = 17;
+/// Record types 9 and 18 to 31 are reserved: unpin; condemn, delete, damage, epoch.
 pub const RECORD_RESERVED_LAST: u16 = 31;
 
 /// Record flag: a reader that does not know the type must stop.
@@ -234,6 +240,8 @@ pub const SHARDS_MAX: u32 = 4096;
 pub const SESSION_BODY_MAX: u32 = 64 << 10;
 /// Most artifacts that a record of authority names.
 pub const AUTHORITY_KEYS_MAX: u32 = 256;
+/// Longest name of a home, in bytes of UTF-8.
+pub const HOME_MAX: u32 = 128;
 /// Longest label of a snapshot, in bytes of UTF-8.
 pub const LABEL_MAX: u32 = 256;
 
@@ -434,6 +442,16 @@ layout! {
 }
 
 layout! {
+    /// Head of the payload of a home record; the name follows.
+    home_payload 8 { BYTES 4, PAD 4, }
+}
+
+layout! {
+    /// Head of the payload of a removal, and of a note of one (`NOTE_REMOVED`); the keys follow.
+    removed_payload 32 { STORE 16, POSITION 8, COUNT 4, PAD 4, }
+}
+
+layout! {
     /// Header of an index segment; the fan-out table and the pages follow.
     segment_header 128 {
         MAGIC 8, VERSION 2, PAD 2, SHARD 4, SHARDS 4, NUMBER 4, STORE_ID 16, ENTRIES 8,
@@ -516,6 +534,8 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("snapshot_payload", snapshot_payload::FIELDS),
     ("session_payload", session_payload::FIELDS),
     ("authority_payload", authority_payload::FIELDS),
+    ("home_payload", home_payload::FIELDS),
+    ("removed_payload", removed_payload::FIELDS),
     ("segment_header", segment_header::FIELDS),
     ("index_record", index_record::FIELDS),
     ("page_foot", page_foot::FIELDS),

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 
 use crate::block::Entry;
 use crate::format::{
-    self, authority_note, chunk_entry, frame_header as fh, node_head as nh, tombstones_note,
+    self, authority_note, chunk_entry, frame_header as fh, node_head as nh, removed_payload,
+    tombstones_note,
 };
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::Key;
@@ -308,6 +309,9 @@ fn check_node(info: &FrameInfo, raw: &[u8]) -> Result<(), &'static str> {
         return match info.note_type {
             format::NOTE_TOMBSTONES if !lists_keys(tombstones_note::LEN) => {
                 Err("a note of tombstones that is no list of keys")
+            }
+            format::NOTE_REMOVED if !lists_keys(removed_payload::LEN) => {
+                Err("a note of removals that is no list of keys")
             }
             format::NOTE_AUTHORITY if !lists_keys(authority_note::LEN) => {
                 Err("a note of authority that is no list of keys")

@@ -150,7 +150,7 @@ impl StoreWriter {
     fn flags_kept(&self, sealed: &Sealed) -> Result<Vec<NewRecord>> {
         let mut kept = Vec::new();
         for mut record in records_of(sealed.header.id, sealed) {
-            if let Some(known) = self.handle.lookup(&record.key)? {
+            if let Some(known) = self.handle.lookup_own(&record.key)? {
                 let flags = record.flags | known.flags;
                 if flags != record.flags {
                     record.flags = flags;
@@ -170,7 +170,7 @@ impl StoreWriter {
             return Ok(Vec::new());
         };
         let mut failed = Ok(());
-        keys.retain(|key| match self.handle.lookup(key) {
+        keys.retain(|key| match self.handle.lookup_own(key) {
             Ok(found) => found.is_none(),
             Err(error) => {
                 failed = Err(error);

@@ -10,6 +10,7 @@
 use crate::block;
 use crate::current::{self, Hint};
 use crate::error::{Error, Result};
+use crate::home::Home;
 use crate::id::StoreId;
 use crate::index;
 use crate::log::{self, LogWriter};
@@ -122,8 +123,9 @@ pub fn create(
     ensure_ballast(vfs, options.ballast_bytes);
     let now = (context.now)();
     let mut log = LogWriter::create(vfs, store_id, draw(&mut random), now)?;
-    let record = state::created_record(params, &store_id);
-    log.append(vfs, vec![record], &mut || draw(&mut random), now)?;
+    let mut records = vec![state::created_record(params, &store_id)];
+    records.extend(context.home.as_ref().map(Home::record));
+    log.append(vfs, records, &mut || draw(&mut random), now)?;
     Hint {
         place: log.place(),
         snapshot: 0,

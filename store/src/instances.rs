@@ -11,15 +11,17 @@
 //!
 //! Nothing is written here.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::current::{self, Current};
 use crate::error::{Error, Result};
-use crate::id::StoreId;
+use crate::id::{Key, LogPosition, StoreId};
 use crate::index::{Index, Problem};
-use crate::log::{LogEnd, LogFiles};
-use crate::state::State;
+use crate::log::{LogEnd, LogFiles, Record};
+use crate::rebuild;
+use crate::state::{Level0, State};
 use crate::store::View;
 use crate::vfs::Vfs;
 use crate::vfs::sub::Sub;
@@ -111,6 +113,9 @@ pub(crate) struct Instance {
     pub(crate) prefix: String,
     pub(crate) view: RwLock<View>,
     pub(crate) end: LogEnd,
+    /// Keys that removals name and that a later record of this log shows without a block of its own, with the position of
+    /// the last such record. `None` until somebody needs it: that takes reading the log.
+    shown_again: Mutex<Option<HashMap<Key, u64>>>,
 }
 
 impl Instance {
@@ -126,7 +131,75 @@ impl Instance {
             prefix,
             view: RwLock::new(View { state, index }),
             end,
+            shown_again: Mutex::default(),
         })
+    }
+
+    /// The position of the last record that shows `key` without a block of its own, if `removed`, the keys that removals name
+    /// with the highest position of each, has it and the record is not below that.
+    pub(crate) fn shown_again(
+        &self,
+        state: &State,
+        key: &Key,
+        removed: impl FnOnce() -> HashMap<Key, u64>,
+    ) -> Result<Option<u64>> {
+        let again = &mut *self.lock_again();
+        let again = match again {
+            Some(again) => again,
+            None => again.insert(self.read_again(state, &removed())?),
+        };
+        Ok(again.get(key).copied())
+    }
+
+    /// What a writer has added to the log meanwhile.
+    pub(crate) fn note_again(&self, entries: &Level0, position: u64) {
+        if let (Some(again), Level0::Adds(_)) = (&mut *self.lock_again(), entries) {
+            again.extend(rebuild::logged(entries).map(|entry| (entry.key, position)));
+        }
+    }
+
+    fn lock_again(&self) -> MutexGuard<'_, Option<HashMap<Key, u64>>> {
+        let lock = self.shown_again.lock();
+        lock.unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn read_again(&self, state: &State, removed: &HashMap<Key, u64>) -> Result<HashMap<Key, u64>> {
+        let mut again = HashMap::new();
+        let end = state.position();
+        let from = removed.values().copied().min().unwrap_or(end.0);
+        if from >= end.0 {
+            return Ok(again);
+        }
+        let failed = |error: Error| error.below(&self.prefix);
+        let files = LogFiles::list(&*self.vfs).map_err(failed)?;
+        let mut each = |record: Record| {
+            let at = record.position.0;
+            let Some(entries) = Level0::of_record(&record) else {
+                return Ok(());
+            };
+            for entry in rebuild::logged(&entries).filter(|entry| !entry.is_tombstone()) {
+                if removed
+                    .get(&entry.key)
+                    .is_some_and(|removed| at >= *removed)
+                {
+                    again.insert(entry.key, at);
+                }
+            }
+            Ok(())
+        };
+        let place = files.place_before(LogPosition(from));
+        let (place, _) = files
+            .read(&*self.vfs, place, end, &mut each)
+            .map_err(failed)?;
+        match place.position == end {
+            true => Ok(again),
+            false => Err(Error::LogDamaged {
+                what: format!(
+                    "{}log can be read up to record {} only",
+                    self.prefix, place.position
+                ),
+            }),
+        }
     }
 
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -181,6 +254,7 @@ mod tests {
             owner: Owner::default(),
             holder: String::new(),
             seed: [seed; 32],
+            home: None,
             now: Arc::new(|| 0),
         };
         create(vfs, &Params::default(), &context, &WriteOptions::default()).unwrap()

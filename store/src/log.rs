@@ -365,6 +365,18 @@ impl LogFiles {
         }
     }
 
+    /// The beginning of the last file that does not begin behind `position`: from there reading comes to it.
+    pub(crate) fn place_before(&self, position: LogPosition) -> LogPlace {
+        let mut headers = self.headers().rev();
+        let header = headers.find(|header| header.name.first <= position.0);
+        header.map_or(self.start(), |header| LogPlace {
+            name: header.name,
+            offset: lh::LEN as u64,
+            position: LogPosition(header.name.first),
+            chain: header.chain,
+        })
+    }
+
     /// Whether the log can be read from position 0.
     pub fn begins_at_zero(&self) -> bool {
         let first = &self.files[0].header;

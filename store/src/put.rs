@@ -324,6 +324,7 @@ mod tests {
             owner: Owner::default(),
             holder: String::new(),
             seed: [5; 32],
+            home: None,
             now: Arc::new(|| 0),
         };
         let params = Params {

@@ -16,8 +16,9 @@ use crate::current::{END, HINT_PATH};
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame;
-use crate::id::{BlockId, Digest, Key, LogPosition};
+use crate::id::{BlockId, Digest, Key, LogPosition, StoreId};
 use crate::log::{LogFiles, NewRecord};
+use crate::removal::Removal;
 use crate::salvage::{Salvage, copy_frames, salvage};
 use crate::segment::{segment_path, shard_dir};
 use crate::state::{self, Level0, State};
@@ -44,6 +45,8 @@ pub struct Recovery {
     /// Records of authority that found blocks repeat and that cannot be logged, as artifacts which they
     /// name are missing.
     pub lost_authority: u64,
+    /// The instance at the top is written elsewhere, and so are all others here: a new one was begun, beside this one.
+    pub born: Option<StoreId>,
     /// Files that are not this store's, left where they are, and why.
     pub foreign: Vec<String>,
 }
@@ -217,11 +220,16 @@ impl StoreWriter {
             .open(&path, Access::Read)
             .map_err(Error::io("open", &path))?;
         let mut hidden = Vec::new();
+        let mut removed = Vec::new();
         let mut authority = Vec::new();
         for note in &sealed.entries {
             if note.info.note_type == format::NOTE_AUTHORITY {
                 let note = block::read_stored(&*file, &path, note)?;
                 authority.extend(AuthorityRecord::parse_note(&note));
+            }
+            if note.info.note_type == format::NOTE_REMOVED {
+                let note = block::read_stored(&*file, &path, note)?;
+                removed.extend(self.unsaid(&note));
             }
             if note.info.note_type == format::NOTE_TOMBSTONES {
                 let note = block::read_stored(&*file, &path, note)?;
@@ -269,7 +277,7 @@ impl StoreWriter {
         let hidden = hidden
             .chunks(TOMBSTONES_MAX)
             .map(|keys| state::tombstone_record(keys, sealed.header.id));
-        self.log_sealed(&sealed, origin, hidden.chain(authority))?;
+        self.log_sealed(&sealed, origin, hidden.chain(removed).chain(authority))?;
         if stale {
             // Should it stay, it is found again, with nothing left in it that counts.
             let _ = vfs.remove(&path);
@@ -359,7 +367,7 @@ impl StoreWriter {
         let found = self.handle.with_state(State::position);
         self.recovery.lost_records = remembered.0.saturating_sub(found.0);
         let hidden = self.unlogged_tombstones();
-        let authority = self.lost_authority()?;
+        let (removed, authority) = self.lost_notes()?;
         // Ids whose lease is lost are in use all the same, and must not be given out again.
         let next = self.handle.with_state(|state| state.next_block);
         let highest = self.highest_block_id();
@@ -369,7 +377,7 @@ impl StoreWriter {
         for (keys, block) in hidden {
             self.append(state::tombstone_record(&keys, block))?;
         }
-        for record in authority {
+        for record in removed.into_iter().chain(authority) {
             self.append(record)?;
         }
         // Last: until then the next opening finds the loss again.
@@ -406,20 +414,32 @@ impl StoreWriter {
         hidden
     }
 
-    /// Records of authority that are lost while the block that repeats them is still logged: like
+    /// What a note repeats of a removal and the log has not said.
+    fn unsaid(&self, note: &[u8]) -> Option<NewRecord> {
+        let removal = Removal::parse(note)?;
+        let unsaid = self.handle.with_state(|state| removal.unsaid(state));
+        unsaid.map(|removal| removal.record())
+    }
+
+    /// Removals and records of authority that are lost while the block that repeats them is still logged: like
     /// tombstones, written at once with the last block.
-    fn lost_authority(&mut self) -> Result<Vec<NewRecord>> {
+    fn lost_notes(&mut self) -> Result<(Vec<NewRecord>, Vec<NewRecord>)> {
         let last = self
             .handle
             .with_state(|state| state.last_own_block().map(|(id, _)| id));
+        let mut removed = Vec::new();
         let mut repeated = Vec::new();
         if let Some(id) = last {
             let read = self
                 .handle
                 .clone()
                 .notes::<Error>(id, &mut |note_type, note| {
-                    if note_type == format::NOTE_AUTHORITY {
-                        repeated.extend(AuthorityRecord::parse_note(&note));
+                    match note_type {
+                        format::NOTE_REMOVED => removed.extend(self.unsaid(&note)),
+                        format::NOTE_AUTHORITY => {
+                            repeated.extend(AuthorityRecord::parse_note(&note));
+                        }
+                        _ => {}
                     }
                     Ok(())
                 });
@@ -427,7 +447,8 @@ impl StoreWriter {
                 self.recovery.foreign.push(error.to_string());
             }
         }
-        self.unlogged_authority(repeated, &HashSet::new())
+        let authority = self.unlogged_authority(repeated, &HashSet::new())?;
+        Ok((removed, authority))
     }
 
     /// The highest id that a block file of this store has, logged or not.

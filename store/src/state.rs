@@ -16,10 +16,13 @@ use crate::format::{
     segment_added as sa, segment_removed as sr, segments_payload as gp, session_payload as np,
     snapshot_payload as pp, tombstone_payload as tp,
 };
+use crate::home::Home;
 use crate::id::{BlockId, Digest, Key, LogPosition, SessionId, SnapshotId, StoreId, WriterId};
 use crate::log::{LogName, LogPlace, NewRecord, Record};
 use crate::params::Params;
+use crate::removal::Removal;
 use crate::segment::{IndexRecord, SegmentRef};
+use crate::union::INSTANCE_SHIFT;
 
 /// A sealed block as its log record gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +168,17 @@ pub struct State {
     pub sessions: Vec<SessionInfo>,
     /// Snapshots, oldest first.
     pub snapshots: Vec<SnapshotInfo>,
+    /// Not among the fields that every state file has: [`Tail`].
+    #[serde(skip)]
+    pub(crate) tail: Tail,
+}
+
+/// What a state file has at its end, and only if there is any of it: old programs wrote, and know, files without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tail {
+    home: Option<Home>,
+    /// By instance and key: up to which position of that instance's log what it said counts no more.
+    removals: BTreeMap<[u8; 16], BTreeMap<[u8; 32], u64>>,
 }
 
 impl State {
@@ -186,6 +200,7 @@ impl State {
             level0: Vec::new(),
             sessions: Vec::new(),
             snapshots: Vec::new(),
+            tail: Tail::default(),
         };
         state.set_place(place);
         Ok(state)
@@ -252,6 +267,20 @@ impl State {
         own.max_by_key(|(_, info)| info.position)
             .map(|(id, info)| (BlockId(*id), info))
     }
+    /// Where the instance is written, if its log says so.
+    pub fn home(&self) -> Option<&Home> {
+        self.tail.home.as_ref()
+    }
+    /// Up to which position of another instance's log what that one said about a key was removed.
+    pub fn removed(&self, store: StoreId, key: &Key) -> Option<u64> {
+        self.tail.removals.get(&store.0)?.get(&key.0).copied()
+    }
+    /// All that was removed of another instance, in key order, with the positions.
+    pub fn removals_of(&self, store: StoreId) -> impl Iterator<Item = (Key, LogPosition)> + '_ {
+        let of = self.tail.removals.get(&store.0);
+        let keys = of.into_iter().flatten();
+        keys.map(|(key, position)| (Key(*key), LogPosition(*position)))
+    }
     /// The session of an id.
     pub fn session(&self, id: SessionId) -> Option<&SessionInfo> {
         self.sessions.iter().find(|session| session.id == id.0)
@@ -283,6 +312,10 @@ impl State {
             format::RECORD_SEGMENTS => self.apply_segments(record),
             format::RECORD_SNAPSHOT => self.apply_snapshot(record),
             format::RECORD_SESSION => self.apply_session(record),
+            format::RECORD_HOME => Home::parse(&record.payload).map(|home| {
+                self.tail.home = Some(home);
+            }),
+            format::RECORD_REMOVED => self.apply_removed(record),
             kind if Authority::of_type(kind).is_some() => {
                 // What it says is not the store's business; that it can be read is.
                 AuthorityRecord::of_record(record).map(drop)
@@ -319,6 +352,10 @@ impl State {
             return None;
         }
         let id = bp::BLOCK_ID.get(payload);
+        if id >> INSTANCE_SHIFT != 0 {
+            // Above, these bits tell instances apart.
+            return None;
+        }
         let info = BlockInfo {
             digest: bp::DIGEST.array(payload),
             file_len: bp::FILE_LEN.get(payload),
@@ -381,6 +418,16 @@ impl State {
                 .map(|s| (s.shard, s.number))
                 .collect(),
         });
+        Some(())
+    }
+
+    fn apply_removed(&mut self, record: &Record) -> Option<()> {
+        let removal = Removal::of_record(record).filter(|it| it.store.0 != self.store_id)?;
+        let of = self.tail.removals.entry(removal.store.0).or_default();
+        for key in removal.keys {
+            let position = of.entry(key.0).or_default();
+            *position = removal.position.0.max(*position);
+        }
         Some(())
     }
 

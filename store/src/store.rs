@@ -14,6 +14,7 @@ use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::{self, FrameInfo, FrameSalt};
+use crate::home::{self, Home};
 use crate::id::{BlockId, Digest, Key, Location, LogPosition, SnapshotId};
 use crate::index::{Index, Problem, open_block, record_of};
 use crate::instances::{self, Instance};
@@ -78,9 +79,36 @@ pub struct StoreHandle(Arc<Shared>);
 impl StoreHandle {
     /// Opens a store at CURRENT, for reading: the instance at the top of the directory, and all others in it.
     pub fn open(vfs: Arc<dyn Vfs>) -> Result<Self> {
-        let own = Instance::open(vfs.clone(), String::new())?;
-        let (others, unopened) = instances::open_others(&vfs)?;
-        Ok(Self::union(Arc::new(own), others, unopened))
+        Self::open_at_home(vfs, None)
+    }
+
+    /// The same for who is at `home`: the own instance is the one that a writer there would go on with, if there is one yet, so
+    /// that what is told of the own log is told of that.
+    pub fn open_at_home(vfs: Arc<dyn Vfs>, home: Option<&Home>) -> Result<Self> {
+        let primary = Instance::open(vfs.clone(), String::new());
+        let (mut others, mut unopened) = instances::open_others(&vfs)?;
+        let here = match &primary {
+            Ok(primary) => home::is_at_home(primary.view().state.home(), home),
+            Err(error) if instances::is_beyond(error) => return primary.map(Self::one),
+            Err(_) => false,
+        };
+        let known = home.and_then(|home| home::find(&others, home));
+        let own = match (known, primary) {
+            (Some(at), primary) if !here => {
+                let own = others.remove(at);
+                match primary {
+                    Ok(primary) => others.push(Arc::new(primary)),
+                    Err(error) => unopened.push(Problem {
+                        path: crate::log::LOG_DIR.to_owned(),
+                        what: error.to_string(),
+                    }),
+                }
+                others.sort_by_key(|other| other.view().state.store_id());
+                own
+            }
+            (_, primary) => Arc::new(primary?),
+        };
+        Ok(Self::union(own, others, unopened))
     }
 
     /// Opens only the instance at the top of these files.

@@ -14,6 +14,7 @@
 //!
 //! Nothing is written here.
 
+use std::collections::HashMap;
 use std::sync::{Arc, RwLockReadGuard};
 
 use crate::block;
@@ -22,6 +23,7 @@ use crate::format;
 use crate::id::{BlockId, Key, SessionId, StoreId};
 use crate::index::{Problem, block_path};
 use crate::instances::Instance;
+use crate::removal::Removal;
 use crate::segment::IndexRecord;
 use crate::state::{BlockInfo, SessionInfo};
 use crate::store::{Scope, StoreHandle, View};
@@ -60,8 +62,38 @@ struct Views<'a>(Vec<(&'a Instance, RwLockReadGuard<'a, View>)>);
 
 impl Views<'_> {
     /// Whether an entry of an instance's index is visible.
-    fn shows(&self, _number: usize, record: &IndexRecord) -> Result<bool> {
-        Ok(!record.is_tombstone())
+    fn shows(&self, number: usize, record: &IndexRecord) -> Result<bool> {
+        if record.is_tombstone() {
+            return Ok(false);
+        }
+        let (instance, view) = &self.0[number];
+        let id = view.state.store_id();
+        let removed = self
+            .0
+            .iter()
+            .filter_map(|(_, other)| other.state.removed(id, &record.key));
+        let Some(removed) = removed.max() else {
+            return Ok(true);
+        };
+        // It was said by the record of the block that it leads to, or once more by a later one.
+        let said = view.state.block(record.block).map(|info| info.position);
+        if said.is_some_and(|said| said >= removed) {
+            return Ok(true);
+        }
+        let again = instance.shown_again(&view.state, &record.key, || self.removed_of(id))?;
+        Ok(again.is_some_and(|again| again >= removed))
+    }
+
+    /// What any instance has removed of another, with the highest position of each key.
+    fn removed_of(&self, id: StoreId) -> HashMap<Key, u64> {
+        let mut all = HashMap::new();
+        for (_, view) in &self.0 {
+            for (key, position) in view.state.removals_of(id) {
+                let highest = all.entry(key).or_insert(0);
+                *highest = position.0.max(*highest);
+            }
+        }
+        all
     }
 
     /// The visible entry of a key in one instance.
@@ -175,6 +207,29 @@ impl StoreHandle {
         Ok(known)
     }
 
+    /// What other instances than the own one show of these keys, as removals that would hide it.
+    pub(crate) fn shown_elsewhere(&self, keys: &[Key]) -> Result<Vec<Removal>> {
+        let views = self.views();
+        let mut removals = Vec::new();
+        for number in views.numbers().skip(1) {
+            let state = &views.0[number].1.state;
+            let mut shown = Vec::new();
+            for key in keys {
+                if views.visible(number, key)?.is_some() {
+                    shown.push(*key);
+                }
+            }
+            if !shown.is_empty() {
+                removals.push(Removal {
+                    store: state.store_id(),
+                    position: state.position(),
+                    keys: shown,
+                });
+            }
+        }
+        Ok(removals)
+    }
+
     /// Whether `key` is stored so that it need not be written again as a part of something: visible, and
     /// its block exists with the length that the log gives it. A hit that cannot
     /// be confirmed is none: writing twice loses nothing.
@@ -185,12 +240,21 @@ impl StoreHandle {
     /// The same for an artifact with these flags. What somebody put is said by the log of the instance that it was put into, so
     /// for a root only the own instance counts.
     pub fn dedup(&self, key: &Key, flags: u16) -> Option<IndexRecord> {
+        match flags & format::FLAG_ROOT {
+            0 => self.dedup_among(key, flags, usize::MAX),
+            _ => self.dedup_own(key, flags),
+        }
+    }
+
+    /// The same in the own instance only.
+    pub(crate) fn dedup_own(&self, key: &Key, flags: u16) -> Option<IndexRecord> {
+        self.dedup_among(key, flags, 1)
+    }
+
+    fn dedup_among(&self, key: &Key, flags: u16, count: usize) -> Option<IndexRecord> {
         let found: Vec<IndexRecord> = {
             let views = self.views();
-            let numbers = match flags & format::FLAG_ROOT {
-                0 => views.numbers(),
-                _ => 0..1,
-            };
+            let numbers = views.numbers().take(count);
             let found = numbers.filter_map(|number| views.visible(number, key).ok().flatten());
             found
                 .filter(|record| record.flags & flags == flags)
@@ -246,7 +310,7 @@ impl StoreHandle {
     /// instance or the lowest number says.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let mut sessions: Vec<SessionInfo> = Vec::new();
-        let mut places = std::collections::HashMap::new();
+        let mut places = HashMap::new();
         for instance in self.showing() {
             for session in &instance.view().state.sessions {
                 let ended = |session: &SessionInfo| {

@@ -16,17 +16,18 @@ use std::sync::Arc;
 
 use crate::authority::Authority;
 use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
-use crate::current::{self, Current, Hint};
+use crate::current::{Current, Hint};
 use crate::error::{Error, Result};
 use crate::format;
-use crate::frame::{self, Frame};
+use crate::frame::Frame;
+use crate::home::{self, Home, Quarters};
 use crate::id::{BlockId, Key, Location, LogPosition, SessionId, WriterId};
 use crate::index::records_of;
-use crate::init::{BALLAST_PATH, draw, ensure_ballast, ensure_dirs, random_of, take_lock};
-use crate::instances::{self, Instance};
+use crate::init::{BALLAST_PATH, draw, ensure_ballast, random_of, take_lock};
+use crate::instances::Instance;
 use crate::log::{self, LogEnd, LogFiles, LogWriter, NewRecord};
 use crate::params::Params;
-use crate::recover::{Recovery, TOMBSTONES_MAX};
+use crate::recover::Recovery;
 use crate::state::{self, Level0, State};
 use crate::store::{StoreHandle, View};
 use crate::union;
@@ -44,6 +45,8 @@ pub struct Context {
     pub holder: String,
     /// Random; store ids, nonces and salts derive from it.
     pub seed: [u8; 32],
+    /// Where the store is, if that has a name that another place has not.
+    pub home: Option<Home>,
     /// Unix time in nanoseconds.
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -112,7 +115,8 @@ pub struct StoreWriter {
 }
 
 impl StoreWriter {
-    /// Opens a store for writing and recovers what a crash left.
+    /// Opens a store for writing and recovers what a crash left. Of several instances it is the one at home, or a new one if
+    /// none is ([`Recovery::born`]).
     pub fn open(vfs: Arc<dyn Vfs>, context: Context, options: WriteOptions) -> Result<Self> {
         Self::open_with(vfs, context, options, false)
     }
@@ -128,13 +132,20 @@ impl StoreWriter {
         // Before the lock file is made: a path without a store stays untouched.
         LogFiles::list(&*vfs)?;
         let lock = take_lock(&*vfs, &context)?;
-        ensure_dirs(&*vfs)?;
-        log::settle(&*vfs)?;
+        let mut random = random_of(&context.seed);
+        let Quarters {
+            vfs,
+            prefix,
+            current,
+            others,
+            unopened,
+            born,
+        } = home::quarters(&vfs, &context, &mut random)?;
         let Current {
             files,
             mut state,
             mut end,
-        } = current::load(&*vfs)?;
+        } = current;
         let lost = match end {
             LogEnd::Lost { remembered } if accept_lost_tail => {
                 // The next record begins a new file, as after a torn append.
@@ -145,13 +156,11 @@ impl StoreWriter {
         };
         let log = LogWriter::resume(&*vfs, &files, state.place(), &end, options.log_file_len)?;
         state.set_place(log.place());
-        let mut random = random_of(&context.seed);
         let torn_log_bytes = match end {
             LogEnd::Torn { ignored_bytes } => ignored_bytes,
             _ => 0,
         };
-        let own = Instance::of_state(vfs.clone(), String::new(), state, end)?;
-        let (others, unopened) = instances::open_others(&vfs)?;
+        let own = Instance::of_state(vfs.clone(), prefix, state, end)?;
         let handle = StoreHandle::union(Arc::new(own), others, unopened);
         let writer_id = WriterId(draw(&mut random));
         let mut writer = Self {
@@ -173,6 +182,7 @@ impl StoreWriter {
             full: false,
             recovery: Recovery {
                 torn_log_bytes,
+                born,
                 ..Recovery::default()
             },
             authority_at: None,
@@ -189,6 +199,12 @@ impl StoreWriter {
             writer.lease = writer.take_ids(LEASE)?;
         }
         writer.recover()?;
+        let unknown = |state: &State| state.home().is_none();
+        if let Some(home) = writer.context.home.clone()
+            && writer.handle.with_state(unknown)
+        {
+            writer.append(home.record())?;
+        }
         Ok(writer)
     }
 
@@ -254,7 +270,10 @@ impl StoreWriter {
                         .ok_or(Error::Poisoned)?;
                     records_of(BlockId(*id), sealed).for_each(|record| index.insert(record));
                 }
-                Some((_, entries)) => index.insert_logged(entries),
+                Some((position, entries)) => {
+                    index.insert_logged(entries);
+                    self.handle.parts().0.note_again(entries, *position);
+                }
                 None => {}
             }
         }
@@ -360,6 +379,11 @@ impl StoreWriter {
         self.pending_entry(key).is_some()
     }
 
+    /// Whether an artifact is stored in this instance.
+    pub(crate) fn has_own(&self, key: &Key) -> bool {
+        self.pending_entry(key).is_some() || self.handle.dedup_own(key, 0).is_some()
+    }
+
     /// The newest frame of the open block that is the artifact of `key`.
     fn pending_entry(&self, key: &Key) -> Option<&block::Entry> {
         let at = *self.pending.get(key)?;
@@ -437,15 +461,33 @@ impl StoreWriter {
     pub fn note(&mut self, note_type: u32, payload: Vec<u8>) -> Result<(BlockId, u32)> {
         self.check()?;
         let frame = Frame::note(note_type, payload);
+        self.room_for_notes(frame.info.space())?;
+        self.append_packed(frame)
+    }
+
+    /// Appends several notes to the open block, all to the same one.
+    pub(crate) fn notes_together(&mut self, notes: Vec<(u32, Vec<u8>)>) -> Result<()> {
+        self.check()?;
+        let frames: Vec<Frame> = notes
+            .into_iter()
+            .map(|(note_type, payload)| Frame::note(note_type, payload))
+            .collect();
+        self.room_for_notes(frames.iter().map(|frame| frame.info.space()).sum())?;
+        frames
+            .into_iter()
+            .try_for_each(|frame| self.append_packed(frame).map(drop))
+    }
+
+    /// Commits an open block that has no room for notes of this length.
+    fn room_for_notes(&mut self, space: u64) -> Result<()> {
         let full = self.packed.as_ref().is_some_and(|block| {
-            let space = frame.info.space();
             !block.is_empty()
                 && (!block.fits(space) || block.len() + space > 2 * self.params().block_size)
         });
-        if full {
-            self.commit()?;
+        match full {
+            true => self.commit(),
+            false => Ok(()),
         }
-        self.append_packed(frame)
     }
 
     fn append_packed(&mut self, frame: Frame) -> Result<(BlockId, u32)> {
@@ -598,17 +640,6 @@ impl StoreWriter {
         }
     }
 
-    /// Hides keys from here on. Durable and visible when this returns.
-    pub fn tombstone(&mut self, keys: &[Key]) -> Result<()> {
-        for keys in keys.chunks(TOMBSTONES_MAX) {
-            let position = self.handle.with_state(State::position);
-            let note = frame::build_tombstones(position, keys);
-            self.note(format::NOTE_TOMBSTONES, note)?;
-            self.commit_with(|block| block.map(|block| state::tombstone_record(keys, block)))?;
-        }
-        Ok(())
-    }
-
     /// Adds index entries for frames that are in sealed blocks: makes a hidden
     /// artifact visible again without writing its bytes. Commits first: what an open block
     /// gets later under one of these keys would yield to the record, should a crash leave the
@@ -621,7 +652,7 @@ impl StoreWriter {
         if let Some(record) = records.iter().find(foreign) {
             return Err(Error::NotFound(record.key));
         }
-        self.commit_with(|_| Some(state::index_add_record(records)))
+        self.commit_with(|_| vec![state::index_add_record(records)])
     }
 
     // ---- sessions ----
@@ -663,7 +694,7 @@ impl StoreWriter {
                 max,
             });
         }
-        self.commit_with(|_| Some(state::session_record(session, kind, root, body)))
+        self.commit_with(|_| vec![state::session_record(session, kind, root, body)])
     }
 
     // ---- the end ----

@@ -268,7 +268,7 @@ fn a_record_whose_artifact_is_lost_is_not_logged_again() {
 #[test]
 fn unknown_critical_records_stop_every_reader() {
     let (vfs, _) = example();
-    for record_type in [9, 16, 31, 32, 400] {
+    for record_type in [9, 18, 31, 32, 400] {
         let unknown = |flags| {
             let mut forge = Forge::of(&vfs);
             forge.records.push(Rec {

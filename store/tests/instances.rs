@@ -10,10 +10,10 @@ use std::sync::Arc;
 use asl_store::instances::instance_dir;
 use asl_store::segment::IndexRecord;
 use asl_store::vfs::Vfs;
-use asl_store::vfs::fault::FaultVfs;
+use asl_store::vfs::fault::{CrashPolicy, FaultVfs};
 use asl_store::{
-    Compression, Encoder, Frame, Key, Put, SessionId, StoreHandle, StoreId, VerifyOptions, create,
-    format, verify,
+    Compression, Context, Encoder, Frame, Home, Key, Put, SessionId, StoreHandle, StoreId,
+    StoreWriter, VerifyOptions, create, format, verify,
 };
 use common::*;
 
@@ -230,4 +230,356 @@ fn repair_mends_caches_of_every_instance() {
     };
     assert_eq!(theirs(a.files()), theirs(before));
     check_whole(&a);
+}
+
+fn home(name: &str) -> Option<Home> {
+    Some(Home::new(name).unwrap())
+}
+
+/// A writer of the store in `vfs` as it is opened at a place.
+fn writer_at(vfs: &FaultVfs, seed: u8, place: &str) -> asl_store::Result<StoreWriter> {
+    let context = Context {
+        home: home(place),
+        ..context(seed)
+    };
+    StoreWriter::open(Arc::new(vfs.clone()), context, options())
+}
+
+fn own_id(w: &StoreWriter) -> StoreId {
+    w.handle().with_state(|state| state.store_id())
+}
+
+fn key(n: u64) -> Key {
+    Key::of(&noise(n, 300))
+}
+
+fn put(w: &mut StoreWriter, n: u64) {
+    w.put(frame(&noise(n, 300))).unwrap();
+}
+
+/// Copies every instance of `from` into `into`: what is longer there, and what is not here.
+fn sync(from: &FaultVfs, into: &FaultVfs) {
+    let ours = reader(into).unwrap().instances();
+    let top = id_of(into);
+    for theirs in reader(from).unwrap().instances() {
+        let (id, position) = theirs.with_state(|state| (state.store_id(), state.position()));
+        let here = ours
+            .iter()
+            .find(|one| one.with_state(|state| state.store_id() == id));
+        if here.is_some_and(|here| here.with_state(|state| state.position()) >= position) {
+            continue;
+        }
+        let place = |of: StoreId, top: StoreId| match of == top {
+            true => String::new(),
+            false => format!("{}/", instance_dir(&of)),
+        };
+        let (to, source) = (place(id, top), place(id, id_of(from)));
+        for (path, _) in from.files() {
+            let Some(name) = path.strip_prefix(&source) else {
+                continue;
+            };
+            let first = name.split('/').next().unwrap();
+            if ["log", "blocks", "index", "snapshots"].contains(&first) {
+                let bytes = from.read_file(&path).unwrap();
+                into.write_file(&format!("{to}{name}"), &bytes).unwrap();
+            }
+        }
+    }
+}
+
+/// A store that was cloned and gone on with in two places is two instances; nothing of either is lost when they meet.
+#[test]
+fn a_clone_that_is_gone_on_with_elsewhere_is_another_instance() {
+    let first = store(1);
+    let mut w = writer_at(&first, 2, "here").unwrap();
+    assert_eq!(w.recovery().born, None);
+    put(&mut w, 1);
+    put(&mut w, 2);
+    w.finish().unwrap();
+    let second = first.fork();
+    let mut w = writer_at(&first, 3, "here").unwrap();
+    assert_eq!((w.recovery().born, own_id(&w)), (None, id_of(&first)));
+    put(&mut w, 3);
+    w.finish().unwrap();
+
+    let before = StoreHandle::open_one(Arc::new(second.clone()))
+        .unwrap()
+        .state();
+    let mut w = writer_at(&second, 4, "there").unwrap();
+    assert_eq!(w.recovery().born, Some(id_of(&first)));
+    let born = own_id(&w);
+    assert_ne!(born, id_of(&first));
+    assert_eq!(w.params(), small_params());
+    put(&mut w, 4);
+    put(&mut w, 2);
+    w.tombstone(&[key(1)]).unwrap();
+    w.snapshot("there").unwrap();
+    w.finish().unwrap();
+    // Not a byte of the old log was added to.
+    let after = StoreHandle::open_one(Arc::new(second.clone()))
+        .unwrap()
+        .state();
+    assert_eq!(after, before);
+    // The next writer goes on with it, wherever a reader looks first.
+    let w = writer_at(&second, 5, "there").unwrap();
+    assert_eq!((w.recovery().born, own_id(&w)), (None, born));
+    w.finish().unwrap();
+    let handle = StoreHandle::open_at_home(Arc::new(second.clone()), home("there").as_ref());
+    let handle = handle.unwrap();
+    assert_eq!(handle.with_state(|state| state.store_id()), born);
+    assert_eq!(
+        handle.at("there", None).unwrap().lookup(&key(1)).unwrap(),
+        None
+    );
+    assert_eq!(seen(&handle), seen(&reader(&second).unwrap()));
+
+    sync(&first, &second);
+    sync(&second, &first);
+    let expected: BTreeMap<Key, bool> = [2, 3, 4].map(|n| (key(n), true)).into();
+    for vfs in [&first, &second] {
+        assert_eq!(seen(&reader(vfs).unwrap()), expected);
+        assert!(reader(vfs).unwrap().is_removed(&key(1)).unwrap());
+        check_whole(vfs);
+    }
+}
+
+/// A home that is not known is not checked, and the first that is known is kept.
+#[test]
+fn the_first_known_home_is_kept() {
+    let vfs = store(1);
+    writer(&vfs, 2).unwrap().finish().unwrap();
+    assert_eq!(
+        reader(&vfs)
+            .unwrap()
+            .with_state(|state| state.home().cloned()),
+        None
+    );
+    writer_at(&vfs, 3, "here").unwrap().finish().unwrap();
+    let records = reader(&vfs).unwrap().with_state(|state| state.position());
+    writer_at(&vfs, 4, "here").unwrap().finish().unwrap();
+    writer(&vfs, 5).unwrap().finish().unwrap();
+    let handle = reader(&vfs).unwrap();
+    assert_eq!(
+        handle.with_state(|state| (state.home().cloned(), state.position())),
+        (home("here"), records)
+    );
+    assert_eq!(handle.instances().len(), 1);
+    // From a snapshot it is known as well.
+    let mut w = writer(&vfs, 6).unwrap();
+    w.snapshot("").unwrap();
+    w.finish().unwrap();
+    let w = writer_at(&vfs, 7, "elsewhere").unwrap();
+    assert!(w.recovery().born.is_some());
+    w.finish().unwrap();
+    // A store that is made where its home is known says so at once.
+    let fresh = FaultVfs::new();
+    let at = Context {
+        home: home("here"),
+        ..context(9)
+    };
+    create(&fresh, &small_params(), &at, &options()).unwrap();
+    assert_eq!(
+        reader(&fresh)
+            .unwrap()
+            .with_state(|state| state.home().cloned()),
+        home("here")
+    );
+    check_whole(&vfs);
+}
+
+/// A store with two instances, and what each is called: (first, second), synced, with 1 to 4 put at the first place.
+fn two_places() -> (FaultVfs, FaultVfs) {
+    let first = store(1);
+    let mut w = writer_at(&first, 2, "here").unwrap();
+    for n in 1..5 {
+        put(&mut w, n);
+    }
+    w.finish().unwrap();
+    let second = first.fork();
+    (first, second)
+}
+
+#[test]
+fn a_removal_hides_only_what_its_writer_had_seen() {
+    let (first, second) = two_places();
+    // Seen and removed there; meanwhile put again here, and shown again here.
+    let mut w = writer_at(&second, 3, "there").unwrap();
+    w.tombstone(&[key(1), key(2), key(3)]).unwrap();
+    for n in 1..4 {
+        assert!(w.handle().is_removed(&key(n)).unwrap());
+        assert_eq!(w.handle().lookup(&key(n)).unwrap(), None);
+        assert!(w.handle().lookup_part(&key(n)).unwrap().is_some());
+    }
+    w.finish().unwrap();
+    let mut w = writer_at(&first, 4, "here").unwrap();
+    w.put_anew(frame(&noise(1, 300))).unwrap();
+    w.commit().unwrap();
+    let record = w.handle().lookup(&key(2)).unwrap().unwrap();
+    w.tombstone(&[key(2)]).unwrap();
+    w.index_add(&[record]).unwrap();
+    w.flush().unwrap();
+    w.finish().unwrap();
+    sync(&first, &second);
+    sync(&second, &first);
+    let expected: BTreeMap<Key, bool> = [1, 2, 4].map(|n| (key(n), true)).into();
+    for vfs in [&first, &second] {
+        assert_eq!(seen(&reader(vfs).unwrap()), expected);
+        check_whole(vfs);
+    }
+    // What is hidden by another instance is not there for who puts it: it is written, and visible from then on.
+    let mut w = writer_at(&first, 5, "here").unwrap();
+    assert!(!w.has(&key(3), 0));
+    let Put::Stored(_) = w.put(frame(&noise(3, 300))).unwrap() else {
+        panic!("a removed artifact is put again");
+    };
+    w.commit().unwrap();
+    assert!(w.handle().lookup(&key(3)).unwrap().is_some());
+    // A removal of what is known by now, made there, hides all of it.
+    w.finish().unwrap();
+    sync(&first, &second);
+    let mut w = writer_at(&second, 6, "there").unwrap();
+    w.tombstone(&[key(1), key(2), key(3)]).unwrap();
+    w.snapshot("").unwrap();
+    w.finish().unwrap();
+    sync(&second, &first);
+    for vfs in [&first, &second] {
+        let handle = reader(vfs).unwrap();
+        assert_eq!(seen(&handle), [(key(4), true)].into());
+        assert!(handle.is_removed(&key(2)).unwrap());
+        check_whole(vfs);
+    }
+    // A writer that shows a key again sees it at once, though others have removed it.
+    let mut w = writer_at(&first, 7, "here").unwrap();
+    let hidden = w.handle().lookup_part(&key(2)).unwrap().unwrap();
+    w.index_add(&[hidden]).unwrap();
+    assert!(w.handle().lookup(&key(2)).unwrap().is_some());
+    w.finish().unwrap();
+    assert!(reader(&first).unwrap().lookup(&key(2)).unwrap().is_some());
+    check_whole(&first);
+}
+
+/// A deletion of what another instance shows survives a log that lost its end, told from the note in the block.
+#[test]
+fn removals_are_told_from_blocks() {
+    let (_, second) = two_places();
+    let mut w = writer_at(&second, 3, "there").unwrap();
+    put(&mut w, 9);
+    w.commit().unwrap();
+    let before = second.files();
+    w.tombstone(&[key(1)]).unwrap();
+    let id = own_id(&w);
+    w.finish().unwrap();
+    // The log as it was before, the block that repeats the removal is there.
+    let log = format!("{}/log/log-{:016x}.asl", instance_dir(&id), 0);
+    let len = before.iter().find(|(path, _)| *path == log).unwrap().1;
+    let mut bytes = second.read_file(&log).unwrap();
+    bytes.truncate(len as usize);
+    second.write_file(&log, &bytes).unwrap();
+    second
+        .remove(&format!("{}/log/current", instance_dir(&id)))
+        .unwrap();
+    assert!(reader(&second).unwrap().lookup(&key(1)).unwrap().is_some());
+    let w = writer_at(&second, 4, "there").unwrap();
+    assert_eq!(w.recovery().relogged_blocks, 1);
+    assert!(w.handle().is_removed(&key(1)).unwrap());
+    w.finish().unwrap();
+    assert!(reader(&second).unwrap().is_removed(&key(1)).unwrap());
+    check_whole(&second);
+}
+
+/// Cut off at any write while an instance is born and its first artifact put: nothing of the old one changes, and the next
+/// writer goes on with one instance at home.
+#[test]
+fn a_birth_can_be_cut_off_anywhere() {
+    let (first, _) = two_places();
+    let work = |vfs: &FaultVfs, seed: u8| -> asl_store::Result<()> {
+        let mut w = writer_at(vfs, seed, "there")?;
+        w.put(frame(&noise(7, 300)))?;
+        w.commit()?;
+        w.finish()?;
+        Ok(())
+    };
+    let whole = first.fork();
+    let start = whole.ops();
+    work(&whole, 3).unwrap();
+    let steps = whole.ops() - start;
+    let old = StoreHandle::open_one(Arc::new(first.clone()))
+        .unwrap()
+        .state();
+    for at in (1..=steps).filter(|at| sweep::all() || at % 3 == 0) {
+        for policy in [
+            CrashPolicy::KeepAll,
+            CrashPolicy::LoseUnsynced,
+            CrashPolicy::Torn { seed: at },
+            CrashPolicy::Reorder { seed: at },
+        ] {
+            let vfs = first.fork();
+            vfs.crash_at(vfs.ops() + at);
+            let done = work(&vfs, 3).is_ok() && !vfs.crashed();
+            let vfs = vfs.power_cut(policy);
+            let handle = reader(&vfs).unwrap();
+            assert_eq!(handle.problems(), [], "cut at {at}");
+            for n in 1..5 {
+                assert!(handle.lookup(&key(n)).unwrap().is_some(), "cut at {at}");
+            }
+            assert!(!done || handle.lookup(&key(7)).unwrap().is_some());
+            let options = VerifyOptions::default();
+            let report = verify(Arc::new(vfs.clone()), &options, &()).unwrap();
+            assert!(report.only_caches(), "cut at {at}: {:?}", report.damage);
+            work(&vfs, 4).unwrap();
+            let handle = reader(&vfs).unwrap();
+            let one = StoreHandle::open_one(Arc::new(vfs.clone())).unwrap();
+            assert_eq!(one.state(), old, "cut at {at}");
+            assert!(handle.lookup(&key(7)).unwrap().is_some());
+            let ones = handle.instances();
+            let at_home = ones
+                .iter()
+                .filter(|one| one.with_state(|state| state.home().cloned()) == home("there"));
+            assert_eq!(at_home.count(), 1, "cut at {at}");
+            check_whole(&vfs);
+        }
+    }
+}
+
+/// Cut off at any write while a key of another instance is removed: it is removed or not, and whoever opens it next makes up
+/// its mind; asked again, it is removed.
+#[test]
+fn a_removal_can_be_cut_off_anywhere() {
+    let (_, second) = two_places();
+    writer_at(&second, 3, "there").unwrap().finish().unwrap();
+    let work = |vfs: &FaultVfs, seed: u8| -> asl_store::Result<()> {
+        let mut w = writer_at(vfs, seed, "there")?;
+        w.put(frame(&noise(7, 300)))?;
+        w.tombstone(&[key(1), key(7)])?;
+        w.finish()?;
+        Ok(())
+    };
+    let whole = second.fork();
+    let start = whole.ops();
+    work(&whole, 4).unwrap();
+    let steps = whole.ops() - start;
+    for at in (1..=steps).filter(|at| sweep::all() || at % 2 == 0) {
+        for policy in [
+            CrashPolicy::KeepAll,
+            CrashPolicy::LoseUnsynced,
+            CrashPolicy::Torn { seed: at },
+            CrashPolicy::Reorder { seed: at },
+        ] {
+            let vfs = second.fork();
+            vfs.crash_at(vfs.ops() + at);
+            let done = work(&vfs, 4).is_ok() && !vfs.crashed();
+            let vfs = vfs.power_cut(policy);
+            let shown = reader(&vfs).unwrap().lookup(&key(1)).unwrap().is_some();
+            assert!(!done || !shown, "cut at {at}");
+            let w = writer_at(&vfs, 5, "there").unwrap();
+            let mended = w.handle().lookup(&key(1)).unwrap().is_some();
+            assert!(shown || !mended, "cut at {at}: it is back");
+            w.finish().unwrap();
+            work(&vfs, 6).unwrap();
+            let handle = reader(&vfs).unwrap();
+            assert!(handle.is_removed(&key(1)).unwrap() && handle.is_removed(&key(7)).unwrap());
+            assert_eq!(seen(&handle).len(), 3);
+            check_whole(&vfs);
+        }
+    }
 }

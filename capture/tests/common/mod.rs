@@ -169,6 +169,7 @@ pub fn context(seed: u8) -> Context {
         },
         holder: "the test".into(),
         seed: [seed; 32],
+        home: None,
         now: Arc::new(|| 1_700_000_000_000_000_000),
     }
 }

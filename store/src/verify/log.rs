@@ -9,9 +9,9 @@ use crate::block;
 use crate::current::{self, HINT_PATH, Hint};
 use crate::error::{Error, Result};
 use crate::format::{
-    self, Field, authority_payload, created_payload, current_hint, index_add_payload, index_record,
-    lease_payload, log_header as lh, seal_payload, session_payload, snapshot_payload,
-    tombstone_payload,
+    self, Field, authority_payload, created_payload, current_hint, home_payload, index_add_payload,
+    index_record, lease_payload, log_header as lh, removed_payload, seal_payload, session_payload,
+    snapshot_payload, tombstone_payload,
 };
 use crate::id::{BlockId, LogPosition};
 use crate::index::read_file;
@@ -347,6 +347,8 @@ fn oddities(record: &Record) -> Vec<&'static str> {
         format::RECORD_TOMBSTONE => (tombstone_payload::FIELDS, tombstone_payload::LEN),
         format::RECORD_SNAPSHOT => (snapshot_payload::FIELDS, snapshot_payload::LEN),
         format::RECORD_SESSION => (session_payload::FIELDS, session_payload::LEN),
+        format::RECORD_HOME => (home_payload::FIELDS, home_payload::LEN),
+        format::RECORD_REMOVED => (removed_payload::FIELDS, removed_payload::LEN),
         kind if Authority::of_type(kind).is_some() => {
             (authority_payload::FIELDS, authority_payload::LEN)
         }
@@ -360,6 +362,7 @@ fn oddities(record: &Record) -> Vec<&'static str> {
         }
     }
     let must = (format::RECORD_CREATED..=format::RECORD_SNAPSHOT).contains(&record.record_type)
+        || record.record_type == format::RECORD_REMOVED
         || Authority::of_type(record.record_type).is_some_and(Authority::is_critical);
     if must && !record.critical {
         found.push("it is not marked critical, though who ignores it goes wrong");

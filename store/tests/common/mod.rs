@@ -21,6 +21,7 @@ pub fn context(seed: u8) -> Context {
         },
         holder: "the test".into(),
         seed: [seed; 32],
+        home: None,
         now: Arc::new(move || clock.fetch_add(1, Ordering::Relaxed)),
     }
 }
