@@ -165,15 +165,25 @@ impl Plan {
     ) -> Result<Promoted> {
         let parent = plan::open_target(writer.handle())?;
         commit::check_keys(self, &parent, means)?;
-        let same = parent.id() == self.parent && plan::links(&parent, &self.head) == self.links;
+        // Opening the target for writing may have brought the record back that a crash kept from the log.
+        let session = self.lineage.session();
+        let is_due = self.progress == Progress::Due;
+        let found = parent
+            .links()
+            .find(|(_, link)| is_due && link.session() == session)
+            .map(|(state, _)| state.key);
+        let done = match &self.progress {
+            Progress::Promoted { lineage } | Progress::Unfinished { lineage } => Some(*lineage),
+            Progress::Due => found,
+        };
+        let links = plan::links(&parent, &self.head) - usize::from(found.is_some());
+        let same = parent.id() == self.parent && links == self.links;
         if !same || source.head() != self.head {
             return Err(PromoteError::TargetChanged.into());
         }
-        let (link, moved, missing) = match &self.progress {
-            Progress::Promoted { lineage } | Progress::Unfinished { lineage } => {
-                (*lineage, Moved::default(), Missing::default())
-            }
-            Progress::Due => self.take_over(&parent, source, writer, means)?,
+        let (link, moved, missing) = match done {
+            Some(lineage) => (lineage, Moved::default(), Missing::default()),
+            None => self.take_over(&parent, source, writer, means)?,
         };
         let to_move = self.to_move();
         means.observer.progress(Stage::Commit, to_move, to_move);

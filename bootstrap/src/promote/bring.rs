@@ -28,8 +28,8 @@ pub struct Moved {
     pub shared_bytes: u64,
     /// Artifacts that came over one by one.
     pub repacked: u64,
-    /// Frames of damaged blocks that could not be read.
-    pub lost_frames: u64,
+    /// Artifacts in damaged blocks that could not be read there. Some of them may be elsewhere.
+    pub lost: u64,
 }
 
 /// Moves what the plan says.
@@ -93,7 +93,7 @@ impl Mover<'_> {
                 Err(crate::Error::Store(error)) => error,
                 Err(error) => return Err(error),
             },
-            Action::Salvage => return self.salvage(&path),
+            Action::Salvage => return self.salvage(step, &path),
         };
         if !is_of(&refused, &path) {
             return Err(refused.into());
@@ -106,7 +106,7 @@ impl Mover<'_> {
             }];
             return Err(PromoteError::Damaged { blocks }.into());
         }
-        self.salvage(&path)
+        self.salvage(step, &path)
     }
 
     /// Takes what the target lacks of a block that is whole.
@@ -127,13 +127,16 @@ impl Mover<'_> {
     }
 
     /// Takes what is whole of a block that is not.
-    fn salvage(&mut self, path: &str) -> Result<()> {
+    fn salvage(&mut self, step: &Step, path: &str) -> Result<()> {
         let from = &**self.source.store().vfs();
         let (Ok(entries), Ok(file)) = (whole_frames(from, path), from.open(path, Access::Read))
         else {
+            self.moved.lost += step.artifacts;
             return Ok(());
         };
-        self.moved.lost_frames += self.take(&*file, path, &entries)?;
+        let whole = entries.iter().filter(|entry| entry.info.is_artifact());
+        let lost = step.artifacts.saturating_sub(whole.count() as u64);
+        self.moved.lost += lost + self.take(&*file, path, &entries)?;
         Ok(())
     }
 

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use asl_store::block;
+use asl_store::block::{self, Entry};
+use asl_store::frame::decode;
 use asl_store::id::Digest;
-use asl_store::import::whole_frames;
+use asl_store::import::{read_frame, whole_frames};
 use asl_store::index::open_block;
 use asl_store::segment::IndexRecord;
 use asl_store::state::BlockInfo;
+use asl_store::vfs::{Access, VfsFile};
 use asl_store::{BlockId, Key, SessionId, StoreHandle, format};
 
 use super::Request;
@@ -57,6 +59,7 @@ pub(super) struct Step {
     pub(super) id: BlockId,
     pub(super) digest: Digest,
     pub(super) file_len: u64,
+    pub(super) artifacts: u64,
     pub(super) action: Action,
 }
 
@@ -153,8 +156,8 @@ pub fn examine(
     remembered: Option<&Trusted>,
     request: &Request<'_>,
 ) -> Result<Plan> {
-    let child = source.judge(request.finished, &request.expect)?;
     source.check_index()?;
+    let child = source.judge(request.finished, &request.expect)?;
     let parent = open_target(target)?;
     if parent.id() == child.domain.id() {
         return Err(PromoteError::SameDomain(parent.id()).into());
@@ -283,14 +286,16 @@ impl Plan {
     /// Whether something can be taken now that could not be before.
     fn gains(&self, source: &Source, target: &StoreHandle) -> Result<bool> {
         let vfs = &**source.store().vfs();
-        for step in self.steps.iter().filter(|step| step.action != Action::Have) {
-            if step.action != Action::Salvage {
-                return Ok(true);
-            }
+        let due = self.steps.iter().filter(|step| step.action != Action::Have);
+        for step in due {
             let path = block::sealed_path(&step.digest);
+            let Ok(file) = vfs.open(&path, Access::Read) else {
+                continue;
+            };
             let frames = whole_frames(vfs, &path).unwrap_or_default();
             for entry in frames.iter().filter(|entry| entry.info.is_artifact()) {
-                if target.lookup_part(&entry.info.key)?.is_none() {
+                let missing = target.lookup_part(&entry.info.key)?.is_none();
+                if missing && is_takable(&*file, &path, entry) {
                     return Ok(true);
                 }
             }
@@ -325,6 +330,15 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Whether a frame is the artifact that it says; of a list of parts that cannot be told from it alone.
+fn is_takable(file: &dyn VfsFile, path: &str, entry: &Entry) -> bool {
+    let Ok(frame) = read_frame(file, path, entry) else {
+        return false;
+    };
+    frame.info.encoding == format::ENCODING_CHUNKED
+        || decode(&frame.info, frame.stored.to_vec()).is_ok()
 }
 
 /// Lineages of a store.
@@ -436,6 +450,7 @@ fn blocks(source: &Source, target: &StoreHandle) -> Result<(Vec<Step>, Vec<Damag
             id,
             digest,
             file_len: info.file_len,
+            artifacts: info.artifact_count.into(),
             action,
         });
     }

@@ -8,5 +8,8 @@ pub(crate) use asl_bootstrap::{author, dam, domain, key, policy, receipt};
 #[path = "../../src/fixture.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod fixture;
+mod hostile;
+mod model;
 mod story;
+mod sweep;
 mod world;
