@@ -8,6 +8,7 @@ mod capture;
 mod domain;
 mod govern;
 mod image;
+mod sync;
 mod trust;
 mod value;
 
@@ -30,6 +31,7 @@ pub use self::govern::{
     DraftUpdate, Phrases, Place, ReasonArg, Setting, SeveralKind,
 };
 pub use self::image::{Captures, Export, Show};
+pub use self::sync::{Expected, StoreDiff, StoreSync};
 pub use self::trust::{TrustAdd, TrustCommand, TrustRemove};
 pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};
 

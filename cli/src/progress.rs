@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use asl_capture::disk::{Observer, Progress};
 use asl_capture::export::ExportObserver;
-use asl_store::VerifyObserver;
+use asl_store::{SyncObserver, SyncProgress, VerifyObserver};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::statvfs;
 use serde::Serialize;
@@ -428,6 +428,16 @@ impl Display<'_> {
 impl ExportObserver for Display<'_> {
     fn progress(&self, done_bytes: u64, total_bytes: u64) {
         self.amount("writing", done_bytes, total_bytes);
+    }
+}
+
+impl SyncObserver for Display<'_> {
+    fn progress(&self, progress: &SyncProgress) {
+        self.amount("bringing", progress.bytes_done, progress.bytes);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(StopRequest::is_made)
     }
 }
 

@@ -11,6 +11,8 @@
 //!
 //! Nothing is written; a crash leaves nothing.
 
+mod missing;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -23,6 +25,8 @@ use crate::segment::IndexRecord;
 use crate::state::State;
 use crate::store::StoreHandle;
 use crate::vfs::Vfs;
+
+pub use missing::missing_blocks;
 
 /// Chain values that are held at once while it is looked for where two logs part.
 const SAMPLES_MAX: u64 = 4096;

@@ -57,9 +57,7 @@ pub fn check_vacant(vfs: &dyn Vfs) -> Result<()> {
         Err(error) => return Err(error),
     }
     for entry in &present {
-        let name = entry.name.as_str();
-        let ours = DIRS.contains(&name) || [LOCK_PATH, BALLAST_PATH].contains(&name);
-        if !ours && !FOREIGN_NAMES.contains(&name) && !name.starts_with(".Trash-") {
+        if !is_usual(&entry.name) {
             return Err(Error::NotEmpty {
                 found: entry.name.clone(),
             });
@@ -79,6 +77,12 @@ pub fn check_vacant(vfs: &dyn Vfs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a name at the top is one that a store or a fresh filesystem has.
+pub(crate) fn is_usual(name: &str) -> bool {
+    let ours = DIRS.contains(&name) || [LOCK_PATH, BALLAST_PATH].contains(&name);
+    ours || FOREIGN_NAMES.contains(&name) || name.starts_with(".Trash-")
 }
 
 /// Makes directories again that are missing: whoever copied the store may have left

@@ -31,6 +31,15 @@ pub const INSTANCES_DIR: &str = "instances";
 /// Most instances of one directory that are looked at, that at the top not counted.
 pub const INSTANCES_MAX: usize = 4096;
 
+/// File that a sync makes in each instance that it brings: nobody writes that one here, wherever the other directory is.
+/// Between two directories on one filesystem nothing else tells a copy from the instance that is written.
+pub const COPIED_PATH: &str = "copied";
+
+/// Whether a sync brought the instance that has these files.
+pub fn is_copied(vfs: &dyn Vfs) -> bool {
+    vfs.metadata(COPIED_PATH).is_ok()
+}
+
 /// Directory of an instance that does not lie at the top.
 pub fn instance_dir(id: &StoreId) -> String {
     format!("{INSTANCES_DIR}/{id}")

@@ -12,6 +12,7 @@
 //! - The other store is not written to, not even locked.
 //! - An instance is only ever extended, and only by records that continue its chain. Where the chains part nothing is taken, and
 //!   theirs is kept as evidence.
+//! - Of each instance that was brought it is remembered here that it was ([`COPIED_PATH`]), before any of it is visible.
 //! - The instance that is written here is never extended: were there more of it elsewhere, this store was put back to an
 //!   older state.
 //! - A log names only what is here whole, but for what the caller accepted as damaged.
@@ -30,14 +31,18 @@ mod log;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
+use crate::block;
 use crate::compare::Head;
 use crate::error::{Error, Result};
 use crate::id::{LogPosition, StoreId};
 use crate::index::Problem;
-use crate::init::{ensure_dirs, take_lock};
-use crate::instances::{INSTANCES_DIR, INSTANCES_MAX, Instance, files_of, instance_dir, list};
+use crate::init::{ensure_dirs, is_usual, take_lock};
+use crate::instances::{
+    COPIED_PATH, INSTANCES_DIR, INSTANCES_MAX, Instance, files_of, instance_dir, is_copied, list,
+};
 use crate::log::{LogEnd, LogFiles};
 use crate::store::StoreHandle;
 use crate::vfs::Vfs;
@@ -62,7 +67,8 @@ pub struct SyncOptions {
     pub accept_damaged: bool,
     /// The instances that may be taken; all where this is not given.
     pub only: Option<BTreeSet<StoreId>>,
-    /// Where this store is: an instance that says that it is written here is not extended. See `RECORD_HOME`.
+    /// Where this store is, as `RECORD_HOME` has it: an instance that no sync brought and that does not say that it is written
+    /// elsewhere is not extended.
     pub home: Option<Vec<u8>>,
 }
 
@@ -309,18 +315,21 @@ fn instances_of(from: &Arc<dyn Vfs>) -> Result<(Vec<StoreId>, Vec<Problem>)> {
     Ok((ids, listed.problems))
 }
 
-/// Refuses a directory that is neither empty nor a mirror that was begun.
+/// Refuses a directory that holds anything but a mirror that was begun.
 fn check_vacant(into: &dyn Vfs) -> Result<()> {
-    match crate::init::check_vacant(into) {
-        Err(Error::NotEmpty { found }) => {
-            let ours = [crate::block::SEALED_DIR, INSTANCES_DIR, fork::EVIDENCE_DIR];
-            match ours.iter().any(|dir| found.starts_with(dir)) {
-                true => Ok(()),
-                false => Err(Error::NotEmpty { found }),
-            }
+    let present = into.list("").map_err(Error::io("list", "the directory"))?;
+    let ours = [COPIED_PATH, INSTANCES_DIR, fork::EVIDENCE_DIR];
+    for name in present.into_iter().map(|entry| entry.name) {
+        if !is_usual(&name) && !ours.contains(&&*name) {
+            return Err(Error::NotEmpty { found: name });
         }
-        checked => checked,
     }
+    let blocks = into.list(block::SEALED_DIR).unwrap_or_default();
+    if !blocks.is_empty() && !is_copied(into) {
+        let found = format!("{}/{}", block::SEALED_DIR, blocks[0].name);
+        return Err(Error::NotEmpty { found });
+    }
+    Ok(())
 }
 
 /// Reads both logs of an instance and decides what is to become of it.
@@ -332,7 +341,7 @@ fn look_at(top: &dyn Vfs, mut plan: Plan, options: &SyncOptions) -> Result<Work>
             plan.before = target.as_ref().map(|target| target.head(plan.id));
             let is_own = target
                 .as_ref()
-                .is_some_and(|target| target.home.is_some() && target.home == options.home);
+                .is_some_and(|target| is_own(&plan, target, options));
             let ours = target.as_ref().map(|target| (&*plan.into, target));
             if options
                 .only
@@ -381,6 +390,15 @@ fn look_at(top: &dyn Vfs, mut plan: Plan, options: &SyncOptions) -> Result<Work>
     Ok(work)
 }
 
+/// Whether our instance is one that is written here, as far as anybody knows.
+fn is_own(plan: &Plan, target: &Target, options: &SyncOptions) -> bool {
+    let elsewhere = match (&target.home, &options.home) {
+        (Some(recorded), Some(here)) => recorded != here,
+        _ => false,
+    };
+    !elsewhere && !is_copied(&*plan.into)
+}
+
 impl Work {
     fn want(&mut self) {
         if let Some(source) = self.source.as_ref().filter(|_| self.is_sound()) {
@@ -419,6 +437,9 @@ fn take(
     for one in work.iter_mut().filter(|one| one.is_sound()) {
         if one.is_taken() || !one.wanted.is_empty() {
             make_room(into, &one.plan)?;
+        }
+        if one.is_taken() {
+            mark_copied(&*one.plan.into)?;
         }
         blocks::clear_ingest(&*one.plan.into);
         bring(one, options, &progress)?;
@@ -527,6 +548,24 @@ fn make_room(into: &Arc<dyn Vfs>, plan: &Plan) -> Result<()> {
         }
     }
     ensure_dirs(&*plan.into)
+}
+
+/// Says of an instance that a sync brought it, before any of it is here.
+fn mark_copied(into: &dyn Vfs) -> Result<()> {
+    let failed = |action| Error::io(action, COPIED_PATH);
+    match into.create_exclusive(COPIED_PATH) {
+        Ok(file) => {
+            // For people; that there is such a file is all that counts.
+            let words =
+                b"This came by asl store sync. Nothing here is written to but by the next sync.\n";
+            file.write_at(0, &[words]).map_err(failed("write"))?;
+            file.sync().map_err(failed("sync"))?;
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("create")(error)),
+    }
+    // Whoever made it may have died before its name was durable.
+    into.sync_dir("").map_err(Error::io("sync", ""))
 }
 
 /// Brings the files of one instance. Whoever writes it may retire some meanwhile: then its log, which is longer by then, is read

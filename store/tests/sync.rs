@@ -663,11 +663,20 @@ fn our_own_instance_is_never_extended() {
     assert!(!report.equal);
     assert_eq!(files_of(&old), before);
     // Anywhere else it is a copy like any other.
+    // Where nobody knows homes, too.
+    let report = synced(&old, &newer);
+    assert!(matches!(report.instances[0].outcome, Outcome::RolledBack));
     let elsewhere = SyncOptions {
         home: Some(b"another".to_vec()),
         ..options_of(1)
     };
     let report = sync(&arc(&old), &arc(&newer), &context(7), &elsewhere, &()).unwrap();
+    assert!(matches!(report.instances[0].outcome, Outcome::Taken) && report.equal);
+    // A mirror is one for good, on whatever filesystem it lies.
+    let mirror = FaultVfs::new();
+    synced(&mirror, &newer);
+    fill(&newer, 3, 20..22);
+    let report = sync(&arc(&mirror), &arc(&newer), &context(7), &at_home, &()).unwrap();
     assert!(matches!(report.instances[0].outcome, Outcome::Taken) && report.equal);
 }
 

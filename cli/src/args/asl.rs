@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
-    At, Captures, DomainCommand, Export, Global, KeyPrefix, Label, Show, Size, TrustCommand,
+    At, Captures, DomainCommand, Export, Global, KeyPrefix, Label, Show, Size, StoreDiff,
+    StoreSync, TrustCommand,
 };
 
 /// Keep what a failing disk still gives, and get it back
@@ -92,6 +93,10 @@ pub enum StoreCommand {
     Snapshots,
     /// List the log's records, oldest first
     Log(StoreLog),
+    /// Bring over what another copy of the store has and this one lacks
+    Sync(StoreSync),
+    /// Say what another store has more or less than this one
+    Diff(StoreDiff),
 }
 
 /// `asl store init`

@@ -8,8 +8,8 @@ use asl_cli::args::{
 use asl_cli::command::{
     captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
     domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, domain_verify,
-    domain_witness, export, get, guide, ls, man, put, rm, stat, store_info, store_init, store_log,
-    store_repair, store_snapshot, store_verify, trust,
+    domain_witness, export, get, guide, ls, man, put, rm, stat, store_diff, store_info, store_init,
+    store_log, store_repair, store_snapshot, store_sync, store_verify, trust,
 };
 use asl_cli::start::start;
 
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
                 StoreCommand::Snapshot(args) => store_snapshot::create(face, &args),
                 StoreCommand::Snapshots => store_snapshot::list(face),
                 StoreCommand::Log(args) => store_log::run(face, &args),
+                StoreCommand::Sync(args) => store_sync::run(face, &args),
+                StoreCommand::Diff(args) => store_diff::run(face, &args),
             },
             Some(AslCommand::Put(args)) => put::run(face, &args),
             Some(AslCommand::Get(args)) => get::run(face, &args),

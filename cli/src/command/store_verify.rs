@@ -38,12 +38,12 @@ struct Verified {
 
 /// One thing that is not as it must be.
 #[derive(Debug, Serialize)]
-struct DamageObject {
+pub(super) struct DamageObject {
     file: String,
     what: String,
     offset: Option<u64>,
     /// Nothing is lost with a cache.
-    cache: bool,
+    pub(super) cache: bool,
     /// Ids of the captures that miss something by it.
     captures: Vec<String>,
     /// Capture, start, length.
@@ -132,7 +132,7 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
     let store = StoreHandle::open(vfs).ok();
     let opens = store.is_some();
     let hits = store.map_or(Ok(Vec::new()), |store| {
-        hits(&store, &numbered(&report), unnamed(&report))
+        hits(&store, &numbered(&report.damage), unnamed(&report.damage))
     });
     let hits = hits.map_err(|error| failed(&action, path, &error))?;
     let only_caches = report.only_caches();
@@ -172,18 +172,36 @@ fn advice(path: &Path, only_caches: bool, opens: bool) -> String {
 }
 
 /// Artifacts that cannot be read, with the number of the damage that is to blame.
-fn numbered(report: &VerifyReport) -> HashMap<asl_store::Key, usize> {
-    let damage = report.damage.iter().enumerate();
+pub(super) fn numbered(damage: &[Damage]) -> HashMap<asl_store::Key, usize> {
+    let damage = damage.iter().enumerate();
     damage
         .flat_map(|(number, damage)| damage.keys.iter().map(move |key| (*key, number)))
         .collect()
 }
 
 /// A block of which nobody can say any more what was in it.
-fn unnamed(report: &VerifyReport) -> Option<usize> {
-    let of_block = |damage: &asl_store::Damage| damage.file.starts_with("blocks/");
-    let mut damage = report.damage.iter();
+pub(super) fn unnamed(damage: &[Damage]) -> Option<usize> {
+    let of_block =
+        |damage: &Damage| damage.file.starts_with("blocks/") || damage.file.contains("/blocks/");
+    let mut damage = damage.iter();
     damage.position(|damage| of_block(damage) && damage.keys.is_empty())
+}
+
+/// What damage hits.
+pub(super) fn objects(damage: Vec<Damage>, hits: Vec<Hit>) -> Vec<DamageObject> {
+    let mut damage: Vec<DamageObject> = damage.into_iter().map(Into::into).collect();
+    let mut captures: Vec<BTreeSet<String>> = vec![BTreeSet::new(); damage.len()];
+    for hit in hits {
+        let capture = hit.capture.to_string();
+        captures[hit.damage].insert(capture.clone());
+        damage[hit.damage]
+            .ranges
+            .push((capture, hit.start, hit.len));
+    }
+    for (damage, captures) in damage.iter_mut().zip(captures) {
+        damage.captures = captures.into_iter().collect();
+    }
+    damage
 }
 
 fn result(report: VerifyReport, hits: Vec<Hit>, quick: bool) -> Verified {
@@ -198,18 +216,7 @@ fn result(report: VerifyReport, hits: Vec<Hit>, quick: bool) -> Verified {
         snapshots,
         ..
     } = report.counts;
-    let mut damage: Vec<DamageObject> = report.damage.into_iter().map(Into::into).collect();
-    let mut captures: Vec<BTreeSet<String>> = vec![BTreeSet::new(); damage.len()];
-    for hit in hits {
-        let capture = hit.capture.to_string();
-        captures[hit.damage].insert(capture.clone());
-        damage[hit.damage]
-            .ranges
-            .push((capture, hit.start, hit.len));
-    }
-    for (damage, captures) in damage.iter_mut().zip(captures) {
-        damage.captures = captures.into_iter().collect();
-    }
+    let damage = objects(report.damage, hits);
     Verified {
         ok,
         damage,

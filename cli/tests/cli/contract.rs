@@ -17,6 +17,8 @@ const SPELLINGS: &[&str] = &[
     "asl store snapshot --label --passphrase-file",
     "asl store snapshots",
     "asl store log --from --limit",
+    "asl store diff OTHER --verify",
+    "asl store sync OTHER --both --dry-run --expect --accept-damaged --ephemeral --unmounted-ok",
     "asl put FILE --hint",
     "asl get KEY -o --at",
     "asl ls --at",
