@@ -99,9 +99,18 @@ pub(crate) fn is_at_home(recorded: Option<&Home>, home: Option<&Home>) -> bool {
     }
 }
 
-/// The number of the instance among `others` that is written at `home`.
-pub(crate) fn find(others: &[Arc<Instance>], home: &Home) -> Option<usize> {
-    let is = |other: &Arc<Instance>| other.view().state.home() == Some(home);
+/// Whether the instance with these files is written by who is at `home`: not if a sync brought it, be it from a directory on the same
+/// filesystem.
+pub(crate) fn is_written(vfs: &dyn Vfs, recorded: Option<&Home>, home: Option<&Home>) -> bool {
+    is_at_home(recorded, home) && !instances::is_copied(vfs)
+}
+
+/// The number of the instance among `others` that is written at `home`; where no home is known, of the first that no sync brought.
+pub(crate) fn find(others: &[Arc<Instance>], home: Option<&Home>) -> Option<usize> {
+    let is = |other: &Arc<Instance>| {
+        let at_home = home.is_none() || other.view().state.home() == home;
+        at_home && !instances::is_copied(&*other.vfs)
+    };
     others.iter().position(is)
 }
 
@@ -132,12 +141,12 @@ pub(crate) fn quarters(
     let (mut others, mut unopened) = instances::open_others(top)?;
     let home = context.home.as_ref();
     let here = match &primary {
-        Ok(current) => is_at_home(current.state.home(), home),
+        Ok(current) => is_written(&**top, current.state.home(), home),
         Err(_) => false,
     };
-    let known = home.and_then(|home| find(&others, home));
-    let (primary, born) = match (primary, known, home) {
-        (Ok(current), _, _) if here => {
+    let known = find(&others, home);
+    let (primary, born) = match (primary, known) {
+        (Ok(current), _) if here => {
             init::ensure_dirs(&**top)?;
             return Ok(Quarters {
                 vfs: top.clone(),
@@ -149,16 +158,18 @@ pub(crate) fn quarters(
             });
         }
         // What this program must not judge it must not pass over either.
-        (Err(error), _, _) if instances::is_beyond(&error) => return Err(error),
-        (primary, Some(_), _) => (primary, None),
-        (Ok(current), None, Some(home)) => {
+        (Err(error), _) if instances::is_beyond(&error) => return Err(error),
+        (primary @ Ok(_), Some(_)) => (primary, None),
+        // Without a home nobody knows that it was not this one.
+        (Err(error), _) if home.is_none() => return Err(error),
+        (primary, Some(_)) => (primary, None),
+        (Ok(current), None) => {
             let params = *current.state.params();
             let id = give_birth(top, &params, home, context, random)?;
             let of = current.state.store_id();
             (Ok(current), Some((id, of)))
         }
-        (Err(error), None, _) => return Err(error),
-        (Ok(_), None, None) => unreachable!("without a home any instance is at home"),
+        (Err(error), None) => return Err(error),
     };
     let id = match (known, born) {
         (Some(at), _) => others.remove(at).view().state.store_id(),
@@ -194,7 +205,7 @@ pub(crate) fn quarters(
 pub(crate) fn give_birth(
     top: &Arc<dyn Vfs>,
     params: &Params,
-    home: &Home,
+    home: Option<&Home>,
     context: &Context,
     random: &mut blake3::OutputReader,
 ) -> Result<StoreId> {
@@ -208,7 +219,8 @@ pub(crate) fn give_birth(
     init::ensure_dirs(&*vfs)?;
     let now = (context.now)();
     let mut log = LogWriter::create(&*vfs, id, init::draw(random), now)?;
-    let records = vec![state::created_record(params, &id), home.record()];
+    let mut records = vec![state::created_record(params, &id)];
+    records.extend(home.map(Home::record));
     log.append(&*vfs, records, &mut || init::draw(random), now)?;
     let place = log.place();
     // A cache, and there may be no room left for it.

@@ -88,11 +88,11 @@ impl StoreHandle {
         let primary = Instance::open(vfs.clone(), String::new());
         let (mut others, mut unopened) = instances::open_others(&vfs)?;
         let here = match &primary {
-            Ok(primary) => home::is_at_home(primary.view().state.home(), home),
+            Ok(primary) => home::is_written(&*vfs, primary.view().state.home(), home),
             Err(error) if instances::is_beyond(error) => return primary.map(Self::one),
             Err(_) => false,
         };
-        let known = home.and_then(|home| home::find(&others, home));
+        let known = home.and_then(|home| home::find(&others, Some(home)));
         let own = match (known, primary) {
             (Some(at), primary) if !here => {
                 let own = others.remove(at);

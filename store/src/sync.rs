@@ -37,6 +37,7 @@ use std::sync::Arc;
 use crate::block;
 use crate::compare::Head;
 use crate::error::{Error, Result};
+use crate::home::is_written;
 use crate::id::{LogPosition, StoreId};
 use crate::index::Problem;
 use crate::init::{ensure_dirs, is_usual, take_lock};
@@ -67,9 +68,6 @@ pub struct SyncOptions {
     pub accept_damaged: bool,
     /// The instances that may be taken; all where this is not given.
     pub only: Option<BTreeSet<StoreId>>,
-    /// Where this store is, as `RECORD_HOME` has it: an instance that no sync brought and that does not say that it is written
-    /// elsewhere is not extended.
-    pub home: Option<Vec<u8>>,
 }
 
 /// How far a sync is.
@@ -288,7 +286,7 @@ pub fn sync(
             before: None,
             at_top,
         };
-        work.push(look_at(&**into, plan, options)?);
+        work.push(look_at(&**into, plan, context, options)?);
     }
     let stopped = if options.dry_run {
         plan_only(&mut work);
@@ -333,15 +331,20 @@ fn check_vacant(into: &dyn Vfs) -> Result<()> {
 }
 
 /// Reads both logs of an instance and decides what is to become of it.
-fn look_at(top: &dyn Vfs, mut plan: Plan, options: &SyncOptions) -> Result<Work> {
+fn look_at(
+    top: &dyn Vfs,
+    mut plan: Plan,
+    context: &Context,
+    options: &SyncOptions,
+) -> Result<Work> {
     let refused = |side, error| Outcome::Refused { side, error };
     let (mut source, outcome) = match Target::read(&*plan.into, plan.id) {
         Err(error) => (None, refused(Side::Here, error)),
         Ok(target) => {
             plan.before = target.as_ref().map(|target| target.head(plan.id));
-            let is_own = target
-                .as_ref()
-                .is_some_and(|target| is_own(&plan, target, options));
+            let is_own = target.as_ref().is_some_and(|target| {
+                is_written(&*plan.into, target.home.as_ref(), context.home.as_ref())
+            });
             let ours = target.as_ref().map(|target| (&*plan.into, target));
             if options
                 .only
@@ -388,15 +391,6 @@ fn look_at(top: &dyn Vfs, mut plan: Plan, options: &SyncOptions) -> Result<Work>
     }
     work.want();
     Ok(work)
-}
-
-/// Whether our instance is one that is written here, as far as anybody knows.
-fn is_own(plan: &Plan, target: &Target, options: &SyncOptions) -> bool {
-    let elsewhere = match (&target.home, &options.home) {
-        (Some(recorded), Some(here)) => recorded != here,
-        _ => false,
-    };
-    !elsewhere && !is_copied(&*plan.into)
 }
 
 impl Work {

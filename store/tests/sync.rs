@@ -635,49 +635,80 @@ fn where_logs_part_is_found_exactly() {
     }
 }
 
+fn at(home: Option<&str>, seed: u8) -> asl_store::Context {
+    asl_store::Context {
+        home: home.and_then(asl_store::Home::new),
+        ..context(seed)
+    }
+}
+
+fn sync_at(home: Option<&str>, into: &FaultVfs, from: &FaultVfs) -> SyncReport {
+    sync(&arc(into), &arc(from), &at(home, 7), &options_of(1), &()).unwrap()
+}
+
+fn fill_at(home: Option<&str>, vfs: &FaultVfs, seed: u8, number: u64) {
+    let mut w =
+        asl_store::StoreWriter::open(Arc::new(vfs.clone()), at(home, seed), options()).unwrap();
+    w.put(frame(&noise(number, 3000))).unwrap();
+    w.finish().unwrap();
+}
+
 #[test]
 fn our_own_instance_is_never_extended() {
     // An old copy of the store comes back, and a newer one is found elsewhere.
     let newer = store(1);
-    let mut payload = 4u32.to_le_bytes().to_vec();
-    payload.extend([0; 4]);
-    payload.extend(b"home");
-    let home = payload.clone();
-    let mut forge = forge::Forge::of(&newer);
-    forge.records.push(forge::Rec {
-        record_type: 16,
-        flags: 0,
-        time: 0,
-        payload,
-    });
-    let newer = forge.done();
+    fill_at(Some("home"), &newer, 2, 1);
     let old = newer.fork();
-    fill(&newer, 2, 0..10);
+    fill_at(Some("home"), &newer, 3, 2);
     let before = files_of(&old);
-    let at_home = SyncOptions {
-        home: Some(home),
-        ..options_of(1)
-    };
-    let report = sync(&arc(&old), &arc(&newer), &context(7), &at_home, &()).unwrap();
-    assert!(matches!(report.instances[0].outcome, Outcome::RolledBack));
-    assert!(!report.equal);
-    assert_eq!(files_of(&old), before);
+    // Where nobody knows where it is, too.
+    for home in [Some("home"), None] {
+        let report = sync_at(home, &old, &newer);
+        assert!(matches!(report.instances[0].outcome, Outcome::RolledBack));
+        assert!(!report.equal);
+        assert_eq!(files_of(&old), before);
+    }
     // Anywhere else it is a copy like any other.
-    // Where nobody knows homes, too.
-    let report = synced(&old, &newer);
-    assert!(matches!(report.instances[0].outcome, Outcome::RolledBack));
-    let elsewhere = SyncOptions {
-        home: Some(b"another".to_vec()),
-        ..options_of(1)
-    };
-    let report = sync(&arc(&old), &arc(&newer), &context(7), &elsewhere, &()).unwrap();
+    let report = sync_at(Some("elsewhere"), &old, &newer);
     assert!(matches!(report.instances[0].outcome, Outcome::Taken) && report.equal);
-    // A mirror is one for good, on whatever filesystem it lies.
-    let mirror = FaultVfs::new();
-    synced(&mirror, &newer);
-    fill(&newer, 3, 20..22);
-    let report = sync(&arc(&mirror), &arc(&newer), &context(7), &at_home, &()).unwrap();
-    assert!(matches!(report.instances[0].outcome, Outcome::Taken) && report.equal);
+}
+
+/// A mirror is one for good: written to, it gets an instance of its own, on whatever filesystem it lies.
+#[test]
+fn a_mirror_that_is_written_to_never_forks() {
+    for (home, there) in [
+        (Some("home"), Some("home")),
+        (Some("home"), Some("stick")),
+        (None, None),
+        (Some("home"), None),
+    ] {
+        let original = store(1);
+        fill_at(home, &original, 2, 1);
+        let mirror = FaultVfs::new();
+        assert!(sync_at(there, &mirror, &original).equal);
+        let log = |vfs: &FaultVfs| vfs.read_file("log/log-0000000000000000.asl").unwrap();
+        let copy = log(&mirror);
+        for round in 0..3 {
+            fill_at(there, &mirror, 3 + round, 10 + u64::from(round));
+            fill_at(home, &original, 13 + round, 20 + u64::from(round));
+        }
+        assert_eq!(log(&mirror), copy, "the copy is not written to");
+        let store = reader(&mirror).unwrap();
+        assert_eq!(store.instances().len(), 2, "one is born, and gone on with");
+        assert!(matches!(
+            outcome(&sync_at(there, &mirror, &original), id_of(&original)),
+            Outcome::Taken
+        ));
+        assert!(sync_at(home, &original, &mirror).equal);
+        assert_eq!(checked(&original), checked(&mirror));
+        assert_eq!(contents(&reader(&mirror).unwrap()).len(), 7);
+        // Each goes on with its own.
+        fill_at(there, &mirror, 30, 30);
+        fill_at(home, &original, 31, 31);
+        assert!(!sync_at(there, &mirror, &original).equal);
+        assert!(sync_at(home, &original, &mirror).equal);
+        assert_eq!(checked(&original).len(), 2);
+    }
 }
 
 /// The other store is written to between any two of our reads.

@@ -280,7 +280,6 @@ pub fn run(face: &Face, args: &StoreSync) -> Result {
         dry_run: args.dry_run,
         accept_damaged: args.accept_damaged,
         only: Some(taken),
-        home: None,
     };
     let bring = |into: &Arc<dyn Vfs>, from: &Arc<dyn Vfs>, options: &SyncOptions, to: &Path| {
         let brought = sync(into, from, &context()?, options, &display);

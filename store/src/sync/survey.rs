@@ -13,6 +13,7 @@ use crate::compare::{Head, LogView, parting};
 use crate::current::{self, END, Hint};
 use crate::error::{Error, Result};
 use crate::format::{self, log_header as lh, snapshot_payload as pp};
+use crate::home::Home;
 use crate::id::{Digest, LogPosition, StoreId};
 use crate::log::{LogEnd, LogFiles, LogHeader, LogName, LogPlace, Record, genesis};
 use crate::segment::SegmentRef;
@@ -21,15 +22,13 @@ use crate::vfs::{Access, Vfs, read_exact_at};
 
 /// Bytes of log after which the chain value is remembered.
 const PIECE_BYTES: u64 = 1 << 20;
-/// The record that says where an instance is written.
-const RECORD_HOME: u16 = 16;
 
 /// One instance's log in our store.
 pub(super) struct Target {
     pub(super) files: LogFiles,
     pub(super) end: LogPlace,
     /// The newest record that says where this instance is written, if any does.
-    pub(super) home: Option<Vec<u8>>,
+    pub(super) home: Option<Home>,
 }
 
 impl Target {
@@ -50,8 +49,8 @@ impl Target {
         }
         let mut home = None;
         let (end, how) = files.read(vfs, files.start(), END, &mut |record| {
-            if record.record_type == RECORD_HOME {
-                home = Some(record.payload);
+            if record.record_type == format::RECORD_HOME {
+                home = Home::parse(&record.payload);
             }
             Ok(())
         })?;
