@@ -12,6 +12,7 @@
 
 pub mod attest;
 pub mod author;
+pub mod carry;
 pub mod chain;
 pub mod checkpoint;
 pub mod codec;

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use asl_bootstrap::{Domain, DomainId, meta};
-use asl_capture::inventory::{SystemPaths, unmounted_mountpoint};
+use asl_bootstrap::{Domain, DomainId, carry, meta};
+use asl_capture::inventory::{SystemPaths, filesystem_uuid, unmounted_mountpoint};
 use asl_store::log::LogEnd;
 use asl_store::vfs::Vfs;
 use asl_store::vfs::real::RealVfs;
-use asl_store::{Context, Error as StoreError, Owner, StoreHandle, StoreWriter, WriteOptions};
+use asl_store::{
+    Context, Error as StoreError, Home, Owner, StoreHandle, StoreId, StoreWriter, WriteOptions,
+};
 
 use crate::args::Global;
 use crate::error::{CliError, Result, causes_of};
@@ -211,7 +213,8 @@ impl Face {
     /// Opens the named store for reading.
     pub fn reader(&self) -> Result<(&Path, StoreHandle)> {
         let (path, vfs) = self.store_files()?;
-        let handle = StoreHandle::open(vfs).map_err(|error| open_error(path, &error))?;
+        let handle = StoreHandle::open_at_home(vfs, home_of(path).as_ref())
+            .map_err(|error| open_error(path, &error))?;
         self.tell_of(path, &handle);
         Ok((path, handle))
     }
@@ -249,9 +252,12 @@ impl Face {
     /// Opens the named store for writing and tells what had to be mended.
     pub fn writer(&self, options: WriteOptions) -> Result<(&Path, StoreWriter)> {
         let (path, vfs) = self.store_files()?;
-        let writer = StoreWriter::open(vfs, context()?, options)
+        let mut writer = StoreWriter::open(vfs, context_at(path)?, options)
             .map_err(|error| open_error(path, &error))?;
         let found = writer.recovery();
+        if let Some(of) = found.born {
+            self.report.note(&birth(path, &of));
+        }
         if found.salvaged_blocks > 0 {
             self.report.note(&format!(
                 "recovered what an interrupted program had left: {} with {}",
@@ -270,7 +276,31 @@ impl Face {
         for foreign in &found.foreign {
             self.report.warn(&format!("left alone: {foreign}"));
         }
+        self.carry(path, &mut writer);
         Ok((path, writer))
+    }
+
+    /// Says again in the log that is written here what the logs of other instances say of the domain. Whoever writes can do without
+    /// it, so a failure is only told.
+    fn carry(&self, path: &Path, writer: &mut StoreWriter) {
+        let place = text::shell_path(path);
+        match carry::carry(writer) {
+            Ok(carried) if carried.disagree => self.report.warn(&format!(
+                "the instances of this store belong to different domains; what is written here \
+                 belongs to none of them; see: asl domain verify --store {place}"
+            )),
+            Ok(carried) if carried.any() => self.report.detail(&format!(
+                "took over {} and {} of the domain from where the store was written before",
+                text::count(carried.manifests, "manifest"),
+                text::count(carried.links, "link"),
+            )),
+            Ok(_) => {}
+            Err(error) => self.report.warn(&format!(
+                "the domain could not be taken over to what is written here: {}; see: asl domain \
+                 verify --store {place}",
+                causes_of(&error).join(": ")
+            )),
+        }
     }
 
     /// Makes the files under `meta/` again where they are not as the log says. They are for people, so a failure is only told.
@@ -355,7 +385,30 @@ fn unmounted(path: &Path) -> Option<String> {
     ))
 }
 
-/// Clock, chance and who we are, for a writer.
+/// What is said when a store is first written to in another place than before.
+pub fn birth(path: &Path, of: &StoreId) -> String {
+    format!(
+        "{} is a copy: the store {of} was written on another filesystem. It stays as it is; what is \
+         written here goes beside it, and both are shown as one. When they are to meet again: asl \
+         store sync",
+        text::path(path)
+    )
+}
+
+/// The place that a store at `path` is written in, if it has a name: the UUID of the filesystem.
+pub fn home_of(path: &Path) -> Option<Home> {
+    filesystem_uuid(&SystemPaths::default(), path).and_then(Home::new)
+}
+
+/// Clock, chance, who we are and where, for a writer of the store at `path`.
+pub fn context_at(path: &Path) -> Result<Context> {
+    Ok(Context {
+        home: home_of(path),
+        ..context()?
+    })
+}
+
+/// Clock, chance and who we are, for a writer in a place that is not known.
 pub fn context() -> Result<Context> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| {

@@ -623,3 +623,32 @@ fn the_running_system_answers() {
         assert!(!disk.name.is_empty());
     }
 }
+
+#[test]
+fn a_filesystem_has_the_uuid_that_udev_or_its_links_know() {
+    let fake = Fake::new();
+    fake.disk("a", "sda", "8:0", 100);
+    fake.disk("b", "sdb", "8:16", 100);
+    fake.disk("c", "sdc", "8:32", 100);
+    for name in ["sda", "sdb", "sdc"] {
+        fake.file(&format!("dev/{name}"), "");
+    }
+    fake.file("run/udev/data/b8:0", "E:ID_FS_UUID=aaaa-1\n");
+    fake.directory("dev/disk/by-uuid");
+    symlink(fake.at("dev/sdb"), fake.at("dev/disk/by-uuid/bbbb-2")).unwrap();
+    fake.mounts(&[
+        "20 1 8:0 / / rw - ext4 /dev/sda rw",
+        "30 20 8:16 / /srv rw - fuseblk /dev/sdb rw",
+        "40 20 8:32 / /plain rw - vfat /dev/sdc rw",
+        "50 20 0:44 / /net rw - fuse.sshfs host:/x rw",
+        "60 20 0:45 / /run rw - tmpfs tmpfs rw",
+        "70 20 0:46 /@ /pool rw - btrfs /dev/sdb rw,subvol=/@",
+    ]);
+    let uuid = |path: &str| filesystem_uuid(&fake.system, Path::new(path));
+    assert_eq!(uuid("/home/x").as_deref(), Some("aaaa-1"));
+    assert_eq!(uuid("/srv/store").as_deref(), Some("bbbb-2"));
+    assert_eq!(uuid("/pool/store").as_deref(), Some("bbbb-2"));
+    for nowhere in ["/plain/x", "/net/x", "/run/x"] {
+        assert_eq!(uuid(nowhere), None, "{nowhere}");
+    }
+}

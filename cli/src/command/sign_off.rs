@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::domain;
 use crate::error::Result;
-use crate::face::Face;
+use crate::face::{Face, home_of};
 
 /// What became of a capture's receipt.
 #[derive(Debug, Clone, Serialize)]
@@ -41,7 +41,7 @@ pub(super) fn sign_off(
     let action = "make the receipt of the capture";
     let (path, vfs) = face.store_files()?;
     let of_store = |error: asl_store::Error| domain::failed(action, path, &error.into());
-    let store = StoreHandle::open(vfs).map_err(of_store)?;
+    let store = StoreHandle::open_at_home(vfs, home_of(path).as_ref()).map_err(of_store)?;
     let failed = |error: &Error| domain::failed(action, path, error);
     let mut sessions = domain::done(path, &store)?;
     sessions.retain(|done: &Done| done.session == session);

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::args::StoreInit;
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, context};
+use crate::face::{Face, context_at};
 use crate::probe::{self, Allowed, Destination};
 use crate::report::{Outcome, facts};
 use crate::text;
@@ -88,7 +88,7 @@ pub fn run(face: &Face, args: &StoreInit) -> Result {
         let tried = probe::try_out(&vfs, &args.path, destination);
         let destination = tried.inspect_err(|_| probe::remove_scratch(&vfs))?;
         let options = WriteOptions::default();
-        let store_id = asl_store::create(&vfs, &params, &context()?, &options)
+        let store_id = asl_store::create(&vfs, &params, &context_at(&args.path)?, &options)
             .map_err(|error| refused(&error))?;
         Ok((store_id, destination))
     };

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::StoreRepair;
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, context};
+use crate::face::{Face, birth, context_at};
 use crate::report::Outcome;
 use crate::text;
 
@@ -116,7 +116,11 @@ pub fn run(face: &Face, args: &StoreRepair) -> Result {
     };
     let action = format!("repair the store {}", text::path(path));
     let failed = |error: &asl_store::Error| CliError::of_store(&action, path, error);
-    let report = repair(vfs.clone(), context()?, &options).map_err(|error| failed(&error))?;
+    let report =
+        repair(vfs.clone(), context_at(path)?, &options).map_err(|error| failed(&error))?;
+    if let Some(of) = report.recovery.born {
+        face.report.note(&birth(path, &of));
+    }
     let mut repaired = Repaired::from(report);
     // What a reader misses now could not be made again.
     let problems = StoreHandle::open(vfs)
