@@ -44,7 +44,7 @@ CURRENT_HINT = struct.Struct("<8sHHIQQQ32sQ12sI")
 ARTIFACT, NOTE, RAW, ZSTD, CHUNKED = 1, 2, 0, 1, 2
 ROOT, NODE, TOMBSTONE = 1, 2, 0x8000
 CREATED, LEASE, SEAL, INDEX_ADD, TOMBSTONES, SEGMENTS, SNAPSHOT, SESSION = range(1, 9)
-AUTHORITY = range(10, 16)  # who vouches for the store: nothing that decides what is in it
+AUTHORITY, REMOVED = range(10, 16), 17  # the former say who vouches for the store: nothing that decides what is in it
 CRITICAL, CONTINUES, IMPORTED = 1, 2, 3
 STATES = {1: "begun", 2: "paused", 3: "finished", 4: "abandoned"}
 LEAF, INNER, CAPTURE, FAN_OUT = 1, 2, 3, 1024
@@ -119,33 +119,42 @@ class File:
         return data
 
 
-class Store:
-    def __init__(self, path):
-        self.path, self.damage, self.store_id = path, [], None
+class Instance:
+    """One log and its blocks; see Instances in FORMAT.md."""
+
+    def __init__(self, path, prefix=""):
+        self.path, self.prefix, self.damage, self.store_id = path, prefix, [], None
         self.index = {}  # key: (block id, offset, stored_len, raw_len, flags, encoding), with TOMBSTONE if hidden
         self.blocks = {}  # block id: fields of its seal record
         self.sessions = {}  # session: (state, newest root or None)
-        self.opened = None, None
+        self.shown = {}  # key: position of the last record that names it to show it
+        self.removed = {}  # instance: {key: the highest position up to which it was removed there}
+        self.opened, self.position = (None, None), 0
         try:
             for number, (kind, flags, payload) in enumerate(self.records()):
                 need((kind == CREATED) == (number == 0), "the log does not begin with the store's creation")
-                need(flags < 4 and (kind <= SESSION or kind in AUTHORITY or not flags & CRITICAL), "record", number, "is of a newer format")
+                known = kind <= SESSION or kind in AUTHORITY or kind == REMOVED
+                need(flags < 4 and (known or not flags & CRITICAL), "record", number, "is of a newer format")
+                self.position = number
                 self.apply(kind, payload)
         except (Damage, struct.error) as error:
             if self.store_id is None:
                 raise
             self.damage.append("the log cannot be read to its end: %s" % error)
 
+    def open(self, name):
+        return File(self.path, self.prefix + name)
+
     # The log
 
     def log_files(self):
         """The log files in their order, each with the fields of its header."""
         found, invalid = {}, None
-        folder = os.path.join(self.path, "log")
+        folder = os.path.join(self.path, self.prefix + "log")
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             if not (name.startswith("log-") and name.endswith(".asl")):
                 continue
-            file = File(self.path, "log/" + name)
+            file = self.open("log/" + name)
             raw = file.read(0, min(128, file.length))
             if len(raw) < 128 or raw[:8] != b"ASLLOGv1" or crc32c(raw[:124]) != LOG_HEADER.unpack(raw)[14]:
                 if file.length > 128:
@@ -216,7 +225,7 @@ class Store:
     def hint(self):
         """The position and chain that log/current remembers, if it is valid."""
         try:
-            raw = File(self.path, "log/current").read(0, 96)
+            raw = self.open("log/current").read(0, 96)
         except Damage:
             return 0, None
         fields = CURRENT_HINT.unpack(raw)
@@ -240,7 +249,7 @@ class Store:
                 entries = () if isinstance(damage, Newer) else self.frames(block)
             for offset, kind, encoding, flags, _, stored_len, raw_len, key, _ in entries:
                 if kind == ARTIFACT:
-                    self.index[key] = block, offset, stored_len, raw_len, flags & ~TOMBSTONE, encoding
+                    self.show(key, (block, offset, stored_len, raw_len, flags & ~TOMBSTONE, encoding))
         elif kind == INDEX_ADD:
             count, _, records = struct.unpack("<II%ds" % max(0, len(payload) - 8), payload)
             need(len(records) == 64 * count, "an index-add record has a wrong length")
@@ -248,17 +257,26 @@ class Store:
                 if flags & TOMBSTONE:
                     self.hide(key)
                 else:
-                    self.index[key] = block, offset, stored_len, raw_len, flags, encoding
+                    self.show(key, (block, offset, stored_len, raw_len, flags, encoding))
         elif kind == TOMBSTONES:
             count, _, _, keys = struct.unpack("<IIQ%ds" % max(0, len(payload) - 16), payload)
             need(len(keys) == 32 * count, "a tombstone record has a wrong length")
             for at in range(0, len(keys), 32):
                 self.hide(keys[at:at + 32])
+        elif kind == REMOVED:
+            store, position, count, _, keys = struct.unpack("<16sQII%ds" % max(0, len(payload) - 32), payload)
+            need(len(keys) == 32 * count > 0 and store != self.store_id, "a removal is not valid")
+            of = self.removed.setdefault(store, {})
+            for at in range(0, len(keys), 32):
+                of[keys[at:at + 32]] = max(position, of.get(keys[at:at + 32], 0))
         elif kind == SESSION:
             session, state, _, root, length, _ = SESSION_PAYLOAD.unpack_from(payload)
             need(len(payload) == 64 + length, "a session record has a wrong length")
             known = self.sessions.get(session, (None, None))[1]
             self.sessions[session] = STATES.get(state, "unknown"), root if any(root) else known
+
+    def show(self, key, entry):
+        self.index[key], self.shown[key] = entry, self.position
 
     def hide(self, key):
         if key in self.index:
@@ -274,9 +292,9 @@ class Store:
             if block in self.blocks:
                 digest = self.blocks[block][1].hex()
                 sealed = "blocks/sealed/%s/%s.blk" % (digest[:2], digest)
-                there = [os.path.lexists(os.path.join(self.path, path)) for path in (sealed, name)]
+                there = [os.path.lexists(os.path.join(self.path, self.prefix + path)) for path in (sealed, name)]
                 name = name if there == [False, True] else sealed
-            self.opened = block, File(self.path, name)
+            self.opened = block, self.open(name)
         return self.opened[1]
 
     def contents(self, block):
@@ -323,15 +341,6 @@ class Store:
         except Damage:
             pass  # the file is missing, as was said already
 
-    # Artifacts
-
-    def entry(self, key):
-        need(key in self.index, "the store has no artifact", key.hex())
-        return self.index[key]
-
-    def visible(self, key):
-        return key in self.index and not self.index[key][4] & TOMBSTONE
-
     def frame(self, block, offset):
         """Header and stored bytes of a frame, checked against each other."""
         file = self.block(block)
@@ -342,6 +351,61 @@ class Store:
         stored = file.read(offset + 104, header[5])
         need(blake3(stored).digest() == header[8], file.name, "has a damaged frame at byte", offset)
         return header, stored
+
+
+class Store:
+    """What all instances in a directory show together. Its blocks are pairs of an instance's number and an id."""
+
+    def __init__(self, path):
+        self.path, self.instances, self.damage = path, [Instance(path)], []
+        self.store_id = self.instances[0].store_id
+        folder = os.path.join(path, "instances")
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            try:
+                need(len(name) == 32 and set(name) <= set("0123456789abcdef"), "it is no instance")
+                logs = os.path.join(folder, name, "log")
+                if not (os.path.isdir(logs) and any(file.startswith("log-") for file in os.listdir(logs))):
+                    continue  # one that was begun, and no more
+                other = Instance(path, "instances/%s/" % name)
+                need(other.store_id.hex() == name != self.store_id.hex(), "its log is another's")
+                self.instances.append(other)
+            except Damage as damage:
+                self.damage.append("instances/%s: %s" % (name, damage))
+        self.index, self.blocks, self.sessions = {}, {}, {}
+        for number, one in enumerate(self.instances):
+            self.damage += [one.prefix + damage for damage in one.damage]
+            self.blocks.update({(number, block): fields for block, fields in one.blocks.items()})
+            for session, state in one.sessions.items():
+                ended = state[0] in ("finished", "abandoned") and self.sessions.get(session, state)[0] in ("begun", "paused")
+                if ended or session not in self.sessions:
+                    self.sessions[session] = state
+            for key, (block, *where, flags, encoding) in one.index.items():
+                removed = max(other.removed.get(one.store_id, {}).get(key, 0) for other in self.instances)
+                if removed > one.shown.get(key, 0):
+                    flags |= TOMBSTONE
+                known = self.index.get(key)
+                if known and not flags & TOMBSTONE and not known[4] & TOMBSTONE:
+                    self.index[key] = known[:4] + (known[4] | flags & (ROOT | NODE), known[5])
+                elif not known or known[4] & TOMBSTONE and not flags & TOMBSTONE:
+                    self.index[key] = ((number, block), *where, flags, encoding)
+
+    def block(self, block):
+        return self.instances[block[0]].block(block[1])
+
+    def contents(self, block):
+        return self.instances[block[0]].contents(block[1])
+
+    def frame(self, block, offset):
+        return self.instances[block[0]].frame(block[1], offset)
+
+    # Artifacts
+
+    def entry(self, key):
+        need(key in self.index, "the store has no artifact", key.hex())
+        return self.index[key]
+
+    def visible(self, key):
+        return key in self.index and not self.index[key][4] & TOMBSTONE
 
     def pieces(self, key, depth=0):
         """The bytes of an artifact. They are right only if this ends without Damage."""

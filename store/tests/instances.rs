@@ -2,9 +2,11 @@
 //! what is left when it is cut off.
 
 mod common;
+#[path = "common/python.rs"]
+mod python;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use asl_store::instances::instance_dir;
@@ -16,6 +18,7 @@ use asl_store::{
     StoreWriter, VerifyOptions, create, format, verify,
 };
 use common::*;
+use proptest::prelude::*;
 
 /// Lays the instance at the top of `from` below `instances/` of `into`, as a sync would.
 fn replicate(from: &FaultVfs, into: &FaultVfs) -> StoreId {
@@ -581,5 +584,230 @@ fn a_removal_can_be_cut_off_anywhere() {
             assert_eq!(seen(&handle).len(), 3);
             check_whole(&vfs);
         }
+    }
+}
+
+/// The visible roots as the Python reader sees them; it must find no damage.
+fn roots_by_extract(vfs: &FaultVfs) -> BTreeMap<String, u64> {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, _) in vfs.files() {
+        let to = dir.path().join(&path);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, vfs.read_file(&path).unwrap()).unwrap();
+    }
+    for verb in ["verify", "list"] {
+        let output = python::extract(dir.path(), &[verb]);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{verb}: {errors}");
+    }
+    let output = python::extract(dir.path(), &["artifacts"]);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let pairs = lines.lines().map(|line| line.split_once(' ').unwrap());
+    pairs
+        .map(|(key, len)| (key.to_owned(), len.parse().unwrap()))
+        .collect()
+}
+
+fn roots_of(vfs: &FaultVfs) -> BTreeMap<String, u64> {
+    let handle = reader(vfs).unwrap();
+    let roots = seen(&handle).into_iter().filter(|(_, root)| *root);
+    let len = |key: &Key| handle.lookup(key).unwrap().unwrap().raw_len;
+    roots.map(|(key, _)| (key.to_string(), len(&key))).collect()
+}
+
+/// The reader that was written from the page alone sees the same, removals and all.
+#[test]
+fn extract_py_sees_what_every_instance_has() {
+    let (a, _) = pair();
+    assert_eq!(roots_by_extract(&a), roots_of(&a));
+    let mut w = writer(&a, 9).unwrap();
+    let parts = [noise(0, 300), noise(58, 358)];
+    let list = parts.iter().map(|part| (Key::of(part), part.len() as u64));
+    let list: Vec<(Key, u64)> = list.collect();
+    let whole = Key::of(&parts.concat());
+    w.put(Encoder::chunked(whole, &list, format::FLAG_ROOT))
+        .unwrap();
+    w.tombstone(&[list[0].0, list[1].0, Key::of(&noise(30, 330))])
+        .unwrap();
+    w.put(frame(&noise(30, 330))).unwrap();
+    w.finish().unwrap();
+    let roots = roots_of(&a);
+    assert!(roots.contains_key(&whole.to_string()) && !roots.contains_key(&list[1].0.to_string()));
+    assert_eq!(roots_by_extract(&a), roots);
+
+    let (first, second) = two_places();
+    let mut w = writer_at(&second, 3, "there").unwrap();
+    w.tombstone(&[key(1), key(2), key(3)]).unwrap();
+    w.finish().unwrap();
+    let mut w = writer_at(&first, 4, "here").unwrap();
+    w.put_anew(frame(&noise(1, 300))).unwrap();
+    w.commit().unwrap();
+    let record = w.handle().lookup(&key(2)).unwrap().unwrap();
+    w.index_add(&[record]).unwrap();
+    w.finish().unwrap();
+    sync(&first, &second);
+    assert_eq!(roots_of(&second).len(), 3);
+    assert_eq!(roots_by_extract(&second), roots_of(&second));
+}
+
+// ---- any sequence of calls at several places ----
+
+/// One call at one of three places. Artifacts are numbers.
+#[derive(Debug, Clone)]
+enum Call {
+    Put(usize, u64),
+    Part(usize, u64),
+    Rm(usize, u64),
+    Show(usize, u64),
+    Flush(usize),
+    Snapshot(usize),
+    /// Takes over into the first what the second has.
+    Sync(usize, usize),
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let (place, n) = (|| 0usize..3, || 0u64..8);
+    prop_oneof![
+        5 => (place(), n()).prop_map(|(place, n)| Call::Put(place, n)),
+        1 => (place(), n()).prop_map(|(place, n)| Call::Part(place, n)),
+        4 => (place(), n()).prop_map(|(place, n)| Call::Rm(place, n)),
+        1 => (place(), n()).prop_map(|(place, n)| Call::Show(place, n)),
+        1 => place().prop_map(Call::Flush),
+        1 => place().prop_map(Call::Snapshot),
+        5 => (place(), place()).prop_map(|(into, from)| Call::Sync(into, from)),
+    ]
+}
+
+/// An observed-remove set as the books have it: each time that something is put it is a thing of its own, told from others by a
+/// tag; a removal is of the tags that were there. Whoever meets another takes over what that one knows.
+#[derive(Debug, Clone, Default)]
+struct Replica {
+    /// What was put, where, and which time.
+    put: BTreeSet<(u64, usize, u32)>,
+    removed: BTreeSet<(u64, usize, u32)>,
+}
+
+impl Replica {
+    fn live(&self) -> BTreeSet<(u64, usize, u32)> {
+        self.put.difference(&self.removed).copied().collect()
+    }
+
+    fn keys(&self) -> BTreeSet<Key> {
+        self.live().iter().map(|(n, _, _)| key(*n)).collect()
+    }
+
+    fn shows_here(&self, n: u64, place: usize) -> bool {
+        self.live().iter().any(|tag| (tag.0, tag.1) == (n, place))
+    }
+}
+
+const PLACES: [&str; 3] = ["one", "two", "three"];
+
+fn run(calls: &[Call]) {
+    let first = store(1);
+    writer_at(&first, 2, PLACES[0]).unwrap().finish().unwrap();
+    let stores = [first.clone(), first.fork(), first.fork()];
+    let mut replicas: [Replica; 3] = Default::default();
+    let (mut tag, mut seed) = (0u32, 10u8);
+    for (step, call) in calls.iter().enumerate() {
+        seed = seed.wrapping_add(1);
+        tag += 1;
+        let at = match call {
+            Call::Sync(into, from) => {
+                if into != from {
+                    sync(&stores[*from], &stores[*into]);
+                    let theirs = replicas[*from].clone();
+                    replicas[*into].put.extend(theirs.put);
+                    replicas[*into].removed.extend(theirs.removed);
+                }
+                *into
+            }
+            Call::Put(at, _) | Call::Part(at, _) | Call::Rm(at, _) | Call::Show(at, _) => *at,
+            Call::Flush(at) | Call::Snapshot(at) => *at,
+        };
+        if !matches!(call, Call::Sync(..)) {
+            let mut w = writer_at(&stores[at], seed, PLACES[at]).unwrap();
+            let replica = &mut replicas[at];
+            match call {
+                Call::Put(_, n) => {
+                    put(&mut w, *n);
+                    w.commit().unwrap();
+                    // What is shown here already is not put again.
+                    if !replica.shows_here(*n, at) {
+                        replica.put.insert((*n, at, tag));
+                    }
+                }
+                Call::Part(_, n) => {
+                    w.put(part(&noise(*n, 300))).unwrap();
+                    w.commit().unwrap();
+                    if !replica.live().iter().any(|tag| tag.0 == *n) {
+                        replica.put.insert((*n, at, tag));
+                    }
+                }
+                Call::Rm(_, n) => {
+                    w.tombstone(&[key(*n)]).unwrap();
+                    let gone = replica.live().into_iter().filter(|tag| tag.0 == *n);
+                    let gone: Vec<_> = gone.collect();
+                    replica.removed.extend(gone);
+                }
+                Call::Show(_, n) => {
+                    let own = w.handle().instances().remove(0);
+                    if let Some(record) = own.lookup_part(&key(*n)).unwrap() {
+                        w.index_add(&[record]).unwrap();
+                        replica.put.insert((*n, at, tag));
+                    }
+                }
+                Call::Flush(_) => w.flush().unwrap(),
+                Call::Snapshot(_) => drop(w.snapshot("").unwrap()),
+                Call::Sync(..) => unreachable!("needs no writer"),
+            }
+            let seen: BTreeSet<Key> = seen(w.handle()).into_keys().collect();
+            assert_eq!(
+                seen,
+                replicas[at].keys(),
+                "step {step}, {call:?}, as the writer has it"
+            );
+            w.finish().unwrap();
+        }
+        let handle = reader(&stores[at]).unwrap();
+        let seen: BTreeSet<Key> = seen(&handle).into_keys().collect();
+        assert_eq!(seen, replicas[at].keys(), "step {step}, {call:?}");
+        for n in 0..8 {
+            let known = replicas[at].put.iter().any(|tag| tag.0 == n);
+            let gone = known && !seen.contains(&key(n));
+            assert!(
+                !gone || handle.is_removed(&key(n)).unwrap(),
+                "step {step}: {n}"
+            );
+        }
+        check_whole(&stores[at]);
+    }
+    // Everybody meets everybody, and all see the same.
+    for _ in 0..2 {
+        for into in 0..3 {
+            for from in 0..3 {
+                sync(&stores[from], &stores[into]);
+            }
+        }
+    }
+    let all: Vec<_> = stores
+        .iter()
+        .map(|vfs| seen(&reader(vfs).unwrap()))
+        .collect();
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[1], all[2]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if sweep::all() { 512 } else { 24 },
+        ..ProptestConfig::default()
+    })]
+
+    /// Three places, any order of putting, removing, showing again and meeting: what each sees is what an observed-remove set
+    /// has, nothing is damaged, and when all have met they agree.
+    #[test]
+    fn instances_are_an_observed_remove_set(calls in prop::collection::vec(call(), 1..30)) {
+        run(&calls);
     }
 }
