@@ -14,7 +14,7 @@ use asl_store::vfs::{Access, VfsFile};
 use asl_store::{Imported, Key, StoreWriter, format};
 
 use super::error::{DamagedBlock, PromoteError, what};
-use super::plan::{Action, Plan, Step, Tally};
+use super::plan::{Action, Plan, Step, Tally, action_now, digests};
 use super::source::Source;
 use super::{Means, Stage};
 use crate::error::Result;
@@ -46,7 +46,12 @@ impl Mover<'_> {
         let total = self.plan.to_move();
         let mut done = Tally::default();
         let hidden = self.writer.hide_imported(self.plan.hidden.clone())?;
+        let here = digests(self.writer.handle());
         for step in &self.plan.steps {
+            let step = &Step {
+                action: action_now(self.source, self.writer.handle(), &here, step)?,
+                ..*step
+            };
             if step.action == Action::Have {
                 continue;
             }

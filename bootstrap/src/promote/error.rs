@@ -15,6 +15,14 @@ pub enum PromoteError {
     /// The source's log does not end with a whole record. Whoever owns the source can say what is to become of that.
     #[error("the log of the source {}", of_end(.0))]
     SourceLog(LogEnd),
+    /// An instance of the source cannot be opened.
+    #[error("{path} in the source: {what}")]
+    SourceInstance {
+        /// Its directory.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The source has no domain, so that nobody vouches for anything in it.
     #[error("the source has no domain: nobody vouches for what is in it")]
     NoDomain,
@@ -166,6 +174,7 @@ impl PromoteError {
     pub fn class(&self) -> Option<Class> {
         Some(match self {
             Self::SourceLog(_)
+            | Self::SourceInstance { .. }
             | Self::Damaged { .. }
             | Self::Index(_)
             | Self::Incomplete { .. }

@@ -457,6 +457,27 @@ fn blocks(source: &Source, target: &StoreHandle) -> Result<(Vec<Step>, Vec<Damag
     Ok((steps, damaged))
 }
 
+/// What is to be done with a step now: a crash may have taken back what the target showed when the plan was made.
+pub(super) fn action_now(
+    source: &Source,
+    target: &StoreHandle,
+    here: &HashSet<Digest>,
+    step: &Step,
+) -> Result<Action> {
+    match step.action {
+        Action::Have if !here.contains(&step.digest) => fate(source, target, step.id, &step.digest),
+        action => Ok(action),
+    }
+}
+
+/// The blocks that a store's log names.
+pub(super) fn digests(store: &StoreHandle) -> HashSet<Digest> {
+    store.with_state(|state| {
+        let blocks = state.blocks.values();
+        blocks.map(|info| Digest(info.digest)).collect()
+    })
+}
+
 /// Whether a block that is not here is worth a file: not if three quarters of its artifacts' bytes are here.
 fn fate(source: &Source, target: &StoreHandle, id: BlockId, digest: &Digest) -> Result<Action> {
     let store = source.store();

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use asl_store::id::Digest;
+use asl_store::index::Problem;
 use asl_store::log::{LogEnd, genesis};
 use asl_store::segment::{segment_digest, segment_path};
 use asl_store::vfs::{Access, Vfs};
@@ -41,12 +42,35 @@ pub(super) struct Scan {
 }
 
 impl Source {
-    /// Opens a store for reading. Give it a [`Vfs`] that follows no links, such as [`RealVfs`](asl_store::vfs::real::RealVfs).
+    /// Opens the instance at the top of a store, for reading. Give it a [`Vfs`] that follows no links, such as
+    /// [`RealVfs`](asl_store::vfs::real::RealVfs).
     ///
     /// # Errors
     /// [`PromoteError::SourceLog`]; [`asl_store::Error`].
     pub fn open(vfs: Arc<dyn Vfs>) -> Result<Self> {
-        let store = StoreHandle::open_one(vfs)?;
+        Self::of(StoreHandle::open_one(vfs)?)
+    }
+
+    /// Opens every instance in a store's directory, the one at the top first. Each has a log of its own and is promoted by itself, in
+    /// this order.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), for any of them; [`PromoteError::SourceInstance`].
+    pub fn open_all(vfs: Arc<dyn Vfs>) -> Result<Vec<Self>> {
+        let store = StoreHandle::open(vfs)?;
+        // Of one that could be opened only files are told of.
+        let whole = |path: &str| {
+            path.strip_prefix("instances/")
+                .is_some_and(|id| !id.contains('/'))
+        };
+        let unopened = store.problems().into_iter().find(|of| whole(&of.path));
+        if let Some(Problem { path, what }) = unopened {
+            return Err(PromoteError::SourceInstance { path, what }.into());
+        }
+        store.instances().into_iter().map(Self::of).collect()
+    }
+
+    fn of(store: StoreHandle) -> Result<Self> {
         match store.log_end() {
             LogEnd::Clean => Ok(Self { store }),
             end => Err(PromoteError::SourceLog(end.clone()).into()),
