@@ -466,11 +466,39 @@ fn a_removal_hides_only_what_its_writer_had_seen() {
     // A writer that shows a key again sees it at once, though others have removed it.
     let mut w = writer_at(&first, 7, "here").unwrap();
     let hidden = w.handle().lookup_part(&key(2)).unwrap().unwrap();
+    assert_eq!(w.handle().lookup(&key(2)).unwrap(), None);
     w.index_add(&[hidden]).unwrap();
     assert!(w.handle().lookup(&key(2)).unwrap().is_some());
     w.finish().unwrap();
     assert!(reader(&first).unwrap().lookup(&key(2)).unwrap().is_some());
     check_whole(&first);
+}
+
+/// The very first record that a removal did not see counts.
+#[test]
+fn what_is_said_right_after_a_removal_stays() {
+    let (first, second) = two_places();
+    let mut w = writer_at(&first, 3, "here").unwrap();
+    put(&mut w, 5);
+    w.commit().unwrap();
+    sync(&first, &second);
+    let seen_there = w.handle().with_state(|state| state.position());
+    let mut other = writer_at(&second, 4, "there").unwrap();
+    other.tombstone(&[key(5)]).unwrap();
+    other.finish().unwrap();
+    w.put_anew(frame(&noise(5, 300))).unwrap();
+    w.commit().unwrap();
+    let block = w.handle().lookup(&key(5)).unwrap().unwrap().block;
+    let said = w.handle().block(block).unwrap().position;
+    assert_eq!(said, seen_there.0);
+    w.finish().unwrap();
+    assert!(reader(&second).unwrap().is_removed(&key(5)).unwrap());
+    sync(&first, &second);
+    sync(&second, &first);
+    for vfs in [&first, &second] {
+        assert!(reader(vfs).unwrap().lookup(&key(5)).unwrap().is_some());
+        check_whole(vfs);
+    }
 }
 
 /// A deletion of what another instance shows survives a log that lost its end, told from the note in the block.
