@@ -8,6 +8,7 @@ mod capture;
 mod domain;
 mod govern;
 mod image;
+mod promote;
 mod sync;
 mod trust;
 mod value;
@@ -31,6 +32,7 @@ pub use self::govern::{
     DraftUpdate, Phrases, Place, ReasonArg, Setting, SeveralKind,
 };
 pub use self::image::{Captures, Export, Show};
+pub use self::promote::{AslPromote, LevelArg, Promote, PromoteCommand, PromoteStatus};
 pub use self::sync::{Expected, StoreDiff, StoreSync};
 pub use self::trust::{TrustAdd, TrustCommand, TrustRemove};
 pub use self::value::{At, CompressionArg, FillArg, KeyPrefix, Label, RangeArg, Size};

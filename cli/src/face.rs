@@ -102,6 +102,15 @@ impl Face {
         }
     }
 
+    /// The same face, turned to a store that the program found.
+    pub fn at(&self, store: &Path) -> Self {
+        Self {
+            report: self.report,
+            may_ask: self.may_ask,
+            place: Place::Store(store.to_owned()),
+        }
+    }
+
     /// The store's path as the user named it; of a root, that of its own domain's.
     pub fn store_path(&self) -> Result<&Path> {
         match &self.place {

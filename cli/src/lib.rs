@@ -1,4 +1,4 @@
-//! The face of the rescue toolkit: what `asl` and `asl-capture` have in common.
+//! The face of the rescue toolkit: what `asl`, `asl-capture` and `asl-promote` have in common.
 //!
 //! This crate alone knows a terminal: arguments, output, progress, signals, exit
 //! codes, and the clock and chance that libraries are given. A command is thin:

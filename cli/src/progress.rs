@@ -408,7 +408,8 @@ impl Observer for Display<'_> {
 
 impl Display<'_> {
     /// Shows how much of a known amount is done.
-    fn amount(&self, verb: &str, done_bytes: u64, total_bytes: u64) {
+    /// Shows how much of something is done; `verb` is what is being done.
+    pub fn amount(&self, verb: &str, done_bytes: u64, total_bytes: u64) {
         let line = || {
             format!(
                 "{verb:9} {} {:5.1} %  {} of {}",

@@ -344,6 +344,12 @@ impl Prompt {
         }
     }
 
+    /// A secret that there may not be: Enter alone means none.
+    pub fn secret_if_any(&self, question: &str) -> Result<Option<Zeroizing<String>>> {
+        let typed = self.line(question, Echo::Hidden)?;
+        Ok((!typed.is_empty()).then_some(typed))
+    }
+
     /// A secret that is typed twice.
     pub fn new_secret(&self, question: &str, again: &str) -> Result<Zeroizing<String>> {
         loop {

@@ -16,7 +16,7 @@ ARCH=$(uname -m)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
 # The statically linked programs, in the order in which they are reported.
-STATIC_BINARIES=(asl asl-capture)
+STATIC_BINARIES=(asl asl-capture asl-promote)
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*"; }
 warn() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }

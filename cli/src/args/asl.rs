@@ -314,6 +314,9 @@ pub enum Program {
     /// Disks into the store
     #[value(name = "asl-capture")]
     AslCapture,
+    /// Rescue stores into a domain of one's own
+    #[value(name = "asl-promote")]
+    AslPromote,
 }
 
 /// `asl man`

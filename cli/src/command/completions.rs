@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use serde::Serialize;
 
-use crate::args::{Asl, AslCapture, Completions, Program};
+use crate::args::{Asl, AslCapture, AslPromote, Completions, Program};
 use crate::error::{Exit, Result};
 use crate::face::Face;
 use crate::report::Outcome;
@@ -29,6 +29,7 @@ pub fn command_of(program: Program) -> clap::Command {
     match program {
         Program::Asl => Asl::command(),
         Program::AslCapture => AslCapture::command(),
+        Program::AslPromote => AslPromote::command(),
     }
 }
 

@@ -69,8 +69,9 @@ struct Minted {
     recovery: Option<String>,
     #[serde(skip)]
     words: String,
+    /// How to go on with it, where that is another command.
     #[serde(skip)]
-    promote: String,
+    promote: Option<String>,
     /// For a person at a terminal.
     #[serde(skip)]
     summary: Option<Summary>,
@@ -109,7 +110,10 @@ impl Outcome for Minted {
             }
         }
         writeln!(out, "recovery phrase: {}", self.words)?;
-        writeln!(out, "later, on your own machine: {}", self.promote)
+        match &self.promote {
+            Some(command) => writeln!(out, "later, on your own machine: {command}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -151,8 +155,34 @@ impl Summary {
     }
 }
 
-/// Founds the domain, or goes on with one whose mint was interrupted.
+/// A domain that was founded just now.
+pub(super) struct Now {
+    /// What there is to tell.
+    minted: Minted,
+    /// Its id.
+    pub(super) domain: DomainId,
+    /// What unlocks its keys.
+    pub(super) passphrase: Zeroizing<String>,
+}
+
+impl Now {
+    /// Tells a person at a terminal; there is more to come, which the command that founded it does by itself.
+    pub(super) fn tell(mut self, face: &Face) -> Result<Self> {
+        self.minted.promote = None;
+        face.report.result(&self.minted)?;
+        Ok(self)
+    }
+}
+
+/// Founds the domain, or goes on with one whose mint was interrupted, and tells about it.
 pub fn run(face: &Face, args: &DomainMint) -> Result {
+    let now = found(face, args)?;
+    face.report.result(&now.minted)?;
+    Ok(Exit::Complete)
+}
+
+/// Founds the domain, or goes on with one whose mint was interrupted.
+pub(super) fn found(face: &Face, args: &DomainMint) -> Result<Now> {
     let prompt = Prompt::open(face);
     if prompt.is_none() {
         complete(args)?;
@@ -245,7 +275,7 @@ pub(super) fn is_absurd(unix_ns: i64) -> bool {
     !PLAUSIBLE.contains(&unix_ns.div_euclid(1_000_000_000))
 }
 
-fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Prompt>) -> Result {
+fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Prompt>) -> Result<Now> {
     let Order {
         found,
         passphrase,
@@ -316,7 +346,7 @@ fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Promp
         Recovery::File(file) => Some(file.to_string_lossy().into_owned()),
         _ => None,
     };
-    face.report.result(&Minted {
+    let minted = Minted {
         domain: DomainObject::from(&minted.domain),
         key_file: key_file_path(&plan.domain()),
         words: match &recovery {
@@ -328,14 +358,18 @@ fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Promp
             Recovery::Before => "where it went before the interruption".to_owned(),
         },
         recovery: file,
-        promote: format!(
+        promote: Some(format!(
             "asl-promote {} --into ROOT --expect {}",
             text::shell_path(path),
             plan.domain()
-        ),
+        )),
         summary,
-    })?;
-    Ok(Exit::Complete)
+    };
+    Ok(Now {
+        minted,
+        domain: plan.domain(),
+        passphrase,
+    })
 }
 
 /// The flags that cannot be done without.

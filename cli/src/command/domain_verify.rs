@@ -175,6 +175,11 @@ impl From<&Statement> for StatementObject {
     }
 }
 
+/// What is wrong, in words.
+pub(super) fn words_of(found: &Found) -> String {
+    FindingObject::from(found).what
+}
+
 impl From<&Found> for FindingObject {
     fn from(found: &Found) -> Self {
         let (mut artifact, mut about) = (None, None);

@@ -20,7 +20,7 @@ use crate::text;
 
 /// A fresh store.
 #[derive(Debug, Serialize)]
-struct Created {
+pub(super) struct Created {
     store_id: String,
     path: String,
     #[serde(flatten)]
@@ -61,8 +61,14 @@ impl Outcome for Created {
     }
 }
 
-/// Makes the store.
+/// Makes the store, and tells about it.
 pub fn run(face: &Face, args: &StoreInit) -> Result {
+    face.report.result(&make(face, args)?)?;
+    Ok(Exit::Complete)
+}
+
+/// Makes the store; warnings are told.
+pub(super) fn make(face: &Face, args: &StoreInit) -> Result<Created> {
     let params = params(args);
     let refused = |error: &StoreError| {
         let action = format!("make a store at {}", text::path(&args.path));
@@ -98,15 +104,14 @@ pub fn run(face: &Face, args: &StoreInit) -> Result {
         face.report.warn(warning);
     }
     let place = text::shell_path(&args.path);
-    face.report.result(&Created {
+    Ok(Created {
         store_id: store_id.to_string(),
         path: args.path.to_string_lossy().into_owned(),
         warnings,
         params: ParamsObject::from(&params),
         next: format!("asl-capture disk /dev/DISK --store {place}"),
         destination,
-    })?;
-    Ok(Exit::Complete)
+    })
 }
 
 fn params(args: &StoreInit) -> Params {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use super::place::skipped;
 use super::programs::{dir, shown};
 
-const PROGRAMS: [&str; 2] = ["asl", "asl-capture"];
+const PROGRAMS: [&str; 3] = ["asl", "asl-capture", "asl-promote"];
 
 /// Whether the programs under test are the static ones that people boot.
 fn are_static() -> bool {
@@ -34,7 +34,7 @@ fn wants(program: &Path) -> Vec<String> {
     wanting.map(str::to_owned).collect()
 }
 
-/// Covers K1: `asl` and `asl-capture` ask for no loader and no library.
+/// Covers K1: the programs ask for no loader and no library.
 #[test]
 fn the_programs_are_static() {
     for name in PROGRAMS {
@@ -48,7 +48,7 @@ fn the_programs_are_static() {
     }
 }
 
-/// A directory with the two programs in it and nothing else, as root directory.
+/// A directory with the programs in it and nothing else, as root directory.
 struct Cell(tempfile::TempDir);
 
 impl Cell {

@@ -42,6 +42,8 @@ const SPELLINGS: &[&str] = &[
     "asl completions SHELL",
     "asl man DIR",
     "asl-capture disk SOURCE --label --sector-size --retries --passes --min-read-rate --timeout --read-timeout --max-bad-reads --range --resume --new --image-out --map-out --domain --sha256 --md5 --compression --passphrase-file",
+    "asl-promote RESCUE --into --expect --as-new --dry-run --yes --passphrase-file --rescue-passphrase-file --recovery-out --no-recovery --accept-rebuilt --accept-damaged --retire-source --fork --level --captures --domain --name",
+    "asl-promote status INTO",
 ];
 
 /// Options that every command takes.
@@ -92,7 +94,7 @@ fn every_spelling_of_the_contract_is_understood() {
             words.next();
         }
         assert!(
-            !command.has_subcommands(),
+            !command.has_subcommands() || command.is_args_conflicts_with_subcommands_set(),
             "{spelling}: {}",
             command.get_name()
         );

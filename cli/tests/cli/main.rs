@@ -11,6 +11,7 @@ mod minting;
 mod onto;
 mod place;
 mod programs;
+mod promoting;
 mod secrets;
 mod session;
 mod terminal;

@@ -1,0 +1,631 @@
+//! `asl-promote`: a rescue store becomes part of a domain of one's own.
+//!
+//! The work is [`asl_bootstrap::promote`]'s. Here somebody types the id from paper, sees the plan, agrees, and only then unlocks keys.
+//!
+//! Order: both stores are opened for reading; the plan; the questions; a new domain, if there is to be one; the keys; the promotion;
+//! what this machine remembers; the rescue store's own log, where that was asked for.
+//!
+//! Crash: the same command goes on, at whatever point it was cut off. A new domain lies in `domains/.minting` until it is whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use asl_bootstrap::keyfile::key_file_path;
+use asl_bootstrap::promote::{
+    Means, Plan, Progress, PromoteObserver, Promoted, Request, Retired, Source, Stage, Tally,
+    examine, retire,
+};
+use asl_bootstrap::{
+    Domain, DomainId, Error, KeyFile, KeyFileError, LogSeen, Trust, lineage::Level,
+    promote::PromoteError,
+};
+use asl_capture::session::{self, SessionDoc};
+use asl_store::vfs::real::RealVfs;
+use asl_store::{SessionId, StoreHandle, StoreWriter, WriteOptions};
+use zeroize::Zeroizing;
+
+use super::domain::{done, passphrase};
+use super::promote_plan::{Offer, Outcome as Told, Sides};
+use super::{domain_mint, store_init};
+use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
+use crate::error::{CliError, Exit, Result};
+use crate::face::{Face, context};
+use crate::progress::Display;
+use crate::prompt::Prompt;
+use crate::root::{DOMAINS, Member, Root};
+use crate::signal::{StopRequest, catch_stop_requests};
+use crate::state::State;
+use crate::{secret, text, writable};
+
+/// Where a new domain lies until it has a name.
+const MINTING: &str = ".minting";
+/// How often a passphrase may be typed.
+const TRIES: u32 = 3;
+/// The most threads that check blocks.
+const THREADS_MAX: usize = 8;
+
+/// Promotes.
+pub fn run(face: &Face, args: &Promote) -> Result {
+    let (Some(rescue), Some(into)) = (&args.rescue_store, &args.into) else {
+        return Err(CliError::usage("no rescue store was named").hint("see: asl-promote --help"));
+    };
+    let prompt = Prompt::open(face);
+    let target = Target::find(into, args)?;
+    if prompt.is_none() {
+        complete(args, &target)?;
+    }
+    let rescue = RescueStore::open(face, rescue)?;
+    let expect = match (&args.expect, &prompt) {
+        (Some(expect), _) => *expect,
+        (None, Some(prompt)) => ask_id(prompt)?,
+        (None, None) => return Err(CliError::new("no id was given").exit(Exit::Input)),
+    };
+    let run = Run {
+        face,
+        args,
+        prompt: prompt.as_ref(),
+        rescue: &rescue,
+        expect,
+    };
+    match target {
+        Target::Store(path) => run.promote(&path, None),
+        Target::New(root) if args.dry_run => run.preview(&root),
+        Target::New(root) => {
+            run.prove()?;
+            let (path, passphrase) = run.found(&root)?;
+            run.promote(&path, Some(passphrase))
+        }
+    }
+}
+
+/// Where the promotion goes.
+enum Target {
+    /// Into the store of a domain that is there.
+    Store(PathBuf),
+    /// Into a domain that is to be founded below this root.
+    New(PathBuf),
+}
+
+impl Target {
+    fn find(into: &Path, args: &Promote) -> Result<Self> {
+        let is_root = into.join(DOMAINS).is_dir();
+        if !is_root {
+            // A store is a root of one, unless it is to become one of several.
+            let is_store = into.join("log").is_dir();
+            return match (is_store, args.as_new) {
+                (true, false) => Ok(Self::Store(into.to_owned())),
+                (false, true) => Ok(Self::New(into.to_owned())),
+                (true, true) => Err(CliError::usage(format!(
+                    "{} is a store; a new domain gets a root of its own",
+                    text::path(into)
+                ))
+                .hint("name a new directory: --into ROOT")),
+                (false, false) => Err(CliError::new(format!(
+                    "{} is neither a root with domains nor a store",
+                    text::path(into)
+                ))
+                .hint("if you have no domain yet, found one there: add --as-new")),
+            };
+        }
+        let root = Root::read(into)?;
+        if let Some(wanted) = args.domain {
+            let mut members = root.members.into_iter();
+            return match members.find(|member| member.domain == wanted) {
+                Some(member) if member.own => Ok(Self::Store(member.path)),
+                Some(member) => Err(CliError::new(
+                    "that domain is only read here: its keys are not in its store",
+                )
+                .exit(Exit::Policy)
+                .hint(format!(
+                    "bring its key file back: {}",
+                    text::shell_path(&member.path.join(key_file_path(&member.domain)))
+                ))),
+                None => Err(CliError::usage("that domain is not below this root")
+                    .hint(format!("see: ls {}", text::shell_path(&into.join(DOMAINS))))),
+            };
+        }
+        let own: Vec<&Member> = root.members.iter().filter(|member| member.own).collect();
+        match (&own[..], args.as_new) {
+            // With --as-new: the same command once more, after it was cut off.
+            ([only], _) => Ok(Self::Store(only.path.clone())),
+            ([], true) => Ok(Self::New(into.to_owned())),
+            ([], false) => Err(root.own().map(drop).err().map_or_else(
+                || CliError::usage("there is no domain"),
+                |error| error.hint("found one there: add --as-new"),
+            )),
+            ([first, ..], _) => Err(CliError::usage(
+                "this root has several domains whose keys are here",
+            )
+            .hint(format!("say which: --domain {}", first.domain))),
+        }
+    }
+}
+
+/// The flags that cannot be done without where nobody can be asked.
+fn complete(args: &Promote, target: &Target) -> Result<()> {
+    let mints = matches!(target, Target::New(_));
+    let no_recovery_choice = args.recovery_out.is_none() && !args.no_recovery;
+    let missing: Vec<&str> = [
+        (args.expect.is_none(), "--expect DOMAIN_ID"),
+        (
+            args.passphrase_file.is_none() && !args.dry_run,
+            "--passphrase-file FILE",
+        ),
+        (mints && !args.dry_run && args.name.is_none(), "--name TEXT"),
+        (
+            mints && !args.dry_run && no_recovery_choice,
+            "--recovery-out FILE or --no-recovery",
+        ),
+        (
+            args.retire_source && args.rescue_passphrase_file.is_none(),
+            "--rescue-passphrase-file FILE",
+        ),
+        (!args.yes && !args.dry_run, "--yes"),
+    ]
+    .into_iter()
+    .filter_map(|(missing, flag)| missing.then_some(flag))
+    .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::new("flags are missing to promote")
+        .exit(Exit::Input)
+        .hint(format!("add {}", missing.join(", "))))
+}
+
+/// The rescue domain's id, typed whole: whoever is shown one can only say yes.
+fn ask_id(prompt: &Prompt) -> Result<DomainId> {
+    prompt.say(
+        "Which domain is it? Type its id from paper, or scan its code: asl1 and 58 more \
+         characters, with or without blanks. What the store says of itself proves nothing, so it \
+         is not shown here.",
+    );
+    Ok(prompt.input_that("id", "", |typed| {
+        typed.parse::<DomainId>().map_err(|error| error.to_string())
+    })?)
+}
+
+/// The store that is promoted.
+struct RescueStore {
+    path: PathBuf,
+    vfs: Arc<RealVfs>,
+    source: Source,
+}
+
+impl RescueStore {
+    fn open(face: &Face, path: &Path) -> Result<Self> {
+        let vfs = Arc::new(
+            RealVfs::open(path)
+                .map_err(|error| CliError::of_io("open the rescue store at", path, &error))?,
+        );
+        let source = Source::open(vfs.clone()).map_err(|error| {
+            let sides = Sides {
+                rescue: path,
+                target: Path::new("ROOT"),
+            };
+            sides.refused(face, &error)
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            vfs,
+            source,
+        })
+    }
+}
+
+/// One promotion.
+struct Run<'r> {
+    face: &'r Face,
+    args: &'r Promote,
+    prompt: Option<&'r Prompt>,
+    rescue: &'r RescueStore,
+    expect: DomainId,
+}
+
+impl Run<'_> {
+    fn sides<'s>(&'s self, target: &'s Path) -> Sides<'s> {
+        Sides {
+            rescue: &self.rescue.path,
+            target,
+        }
+    }
+
+    /// What the user called the target.
+    fn into<'s>(&'s self, path: &'s Path) -> &'s Path {
+        self.args.into.as_deref().unwrap_or(path)
+    }
+
+    /// What is remembered of the rescue domain.
+    fn state(&self) -> Result<Option<State>> {
+        State::existing()
+    }
+
+    /// The captures that were asked for.
+    fn captures(&self) -> Result<Option<Vec<SessionId>>> {
+        let Some(names) = &self.args.captures else {
+            return Ok(None);
+        };
+        let store = self.rescue.source.store();
+        let find = |name: &String| {
+            let found = session::find(store, name);
+            found.map(|capture| capture.session).map_err(|error| {
+                super::captures::failed("promote that capture", &self.rescue.path, &error)
+            })
+        };
+        names.iter().map(find).collect::<Result<_>>().map(Some)
+    }
+
+    fn plan(&self, path: &Path, target: &StoreHandle) -> Result<Plan> {
+        let finished = done(&self.rescue.path, self.rescue.source.store())?;
+        let captures = self.captures()?;
+        let state = self.state()?;
+        let trusted = match &state {
+            Some(state) => Trust::new(&state.vfs)
+                .get(&self.expect)
+                .map_err(|error| state.failed("read what is remembered", &error))?,
+            None => None,
+        };
+        let tool = concat!("asl ", env!("CARGO_PKG_VERSION"));
+        let request = Request {
+            expect: self.expect,
+            level: match self.args.level {
+                LevelArg::Bytes => Level::Bytes,
+                LevelArg::Semantics => Level::Semantics,
+            },
+            fork: self.args.fork,
+            accept_damaged: self.args.accept_damaged,
+            finished: &finished,
+            captures: captures.as_deref(),
+            tool,
+        };
+        examine(&self.rescue.source, target, trusted.as_ref(), &request)
+            .map_err(|error| self.sides(path).refused(self.face, &error))
+    }
+
+    /// Proves the rescue store before a domain is founded for it.
+    fn prove(&self) -> Result<Domain> {
+        let store = self.rescue.source.store();
+        let finished = done(&self.rescue.path, store)?;
+        let sides = self.sides(Path::new("ROOT"));
+        let report = asl_bootstrap::verify::verify(store, &finished, Some(&self.expect))
+            .map_err(|error| sides.refused(self.face, &error))?;
+        if let (false, Some(class)) = (report.is_ok(), report.class()) {
+            let found = report.found;
+            let error = PromoteError::Source { class, found };
+            return Err(sides.refused(self.face, &error.into()));
+        }
+        Ok(report.domain)
+    }
+
+    /// What would be done where a domain would be founded first.
+    fn preview(&self, root: &Path) -> Result {
+        let domain = self.prove()?;
+        self.face.report.result(&Told::of_new(root, &domain))?;
+        Ok(Exit::Complete)
+    }
+
+    /// Founds a domain below the root; its store, and what unlocks its keys.
+    fn found(&self, root: &Path) -> Result<(PathBuf, Zeroizing<String>)> {
+        let domains = root.join(DOMAINS);
+        let path = domains.join(MINTING);
+        let quiet = self.face.at(&path);
+        if !path.join("log").is_dir() {
+            fs::create_dir_all(&domains)
+                .map_err(|error| CliError::of_io("make", &domains, &error))?;
+            store_init::make(
+                &quiet,
+                &StoreInit {
+                    path: path.clone(),
+                    shards: None,
+                    block_size: None,
+                    small_threshold: None,
+                    max_packed: None,
+                    ephemeral: self.args.ephemeral,
+                    unmounted_ok: false,
+                },
+            )?;
+        }
+        let vfs = RealVfs::open(&path).map_err(|error| CliError::of_io("open", &path, &error))?;
+        let known = StoreHandle::open(Arc::new(vfs))
+            .map_err(|error| CliError::of_store("open the new domain's store", &path, &error))?;
+        let known =
+            Domain::read(&known).map_err(|error| self.sides(&path).refused(self.face, &error))?;
+        let (domain, passphrase) = match known {
+            // It was founded, and cut off before it got its name.
+            Some(domain) => {
+                let id = domain.id();
+                (id, self.unlock(&path, &id, None)?.1)
+            }
+            None => {
+                let now = domain_mint::found(&quiet, &self.mint())?;
+                let now = match self.prompt {
+                    Some(_) => now.tell(self.face)?,
+                    None => now,
+                };
+                (now.domain, now.passphrase)
+            }
+        };
+        let named = domains.join(domain.to_string());
+        let rename = || -> std::io::Result<()> {
+            fs::rename(&path, &named)?;
+            fs::File::open(&domains)?.sync_all()
+        };
+        rename().map_err(|error| CliError::of_io("name", &named, &error))?;
+        if let Some(prompt) = self.prompt {
+            prompt.writes_begin();
+        }
+        Ok((named, passphrase))
+    }
+
+    /// The mint that the flags describe.
+    fn mint(&self) -> DomainMint {
+        DomainMint {
+            name: self.args.name.clone(),
+            kind: Some(crate::args::DomainKind::Personal),
+            passphrase_file: self.args.passphrase_file.clone(),
+            recovery_out: self.args.recovery_out.clone(),
+            no_recovery: self.args.no_recovery,
+            time: None,
+            witnesses: Vec::new(),
+            witness_threshold: None,
+            ephemeral: self.args.ephemeral,
+            yes: self.args.yes,
+        }
+    }
+
+    fn promote(&self, path: &Path, known: Option<Zeroizing<String>>) -> Result {
+        let face = self.face.at(path);
+        let (_, target) = face.reader()?;
+        let plan = self.plan(path, &target)?;
+        let offer = Offer::new(&plan, &self.rescue.source, &target, path, self.args);
+        if self.args.dry_run {
+            face.report.result(&offer)?;
+            return Ok(offer.exit());
+        }
+        let is_done = matches!(plan.progress, Progress::Promoted { .. });
+        if is_done && !self.args.retire_source {
+            self.remember(&plan);
+            face.report
+                .result(&Told::of_nothing(&plan, self.into(path)))?;
+            return Ok(Exit::Complete);
+        }
+        if let Some(prompt) = self.prompt {
+            for line in offer.lines() {
+                prompt.say(&line);
+            }
+            if !self.args.yes && !prompt.confirm("Promote it?", true)? {
+                prompt.say("Nothing was promoted.");
+                return Ok(Exit::Failed);
+            }
+        }
+        secret::protect(&face.report);
+        let keys = match known {
+            Some(passphrase) => self.load(path, &plan.parent, &passphrase)?,
+            None => {
+                let file = self.args.passphrase_file.as_deref();
+                self.unlock(path, &plan.parent, file)?.0
+            }
+        };
+        let child_keys = self.child_keys(&plan)?;
+        self.carry_out(&face, path, &plan, &keys, child_keys.as_ref())
+    }
+
+    fn carry_out(
+        &self,
+        face: &Face,
+        path: &Path,
+        plan: &Plan,
+        keys: &KeyFile,
+        child_keys: Option<&KeyFile>,
+    ) -> Result {
+        let sides = self.sides(path);
+        let stop = catch_stop_requests()?;
+        let (_, mut writer) = face.writer(WriteOptions::default())?;
+        writable::require("promote", path, writer.handle())?;
+        let display = Display::new(&face.report);
+        let observer = Watcher {
+            display: &display,
+            stop: &stop,
+        };
+        let relabel = |begun: &[u8]| relabelled(begun);
+        let means = Means {
+            keys,
+            child_keys,
+            relabel: Some(&relabel),
+            threads: available_parallelism()
+                .map_or(2, |n| n.get())
+                .clamp(1, THREADS_MAX),
+            observer: &observer,
+        };
+        let promoted = plan.execute(&self.rescue.source, &mut writer, &means);
+        display.clear();
+        let promoted = match promoted {
+            Ok(promoted) => promoted,
+            Err(Error::Promote(PromoteError::Stopped)) => {
+                face.finish(path, writer)?;
+                face.report.result(&Told::of_stop(plan, self.into(path)))?;
+                return Ok(Exit::Failed);
+            }
+            Err(error) => {
+                let error = sides.refused(face, &error);
+                // What came over is kept for the next time, as far as that goes.
+                let _ = writer.finish();
+                return Err(error);
+            }
+        };
+        face.finish(path, writer)?;
+        self.remember(plan);
+        let retired = match (self.args.retire_source, child_keys) {
+            (true, Some(keys)) => Some(self.retire(keys, &promoted)?),
+            _ => None,
+        };
+        let told = Told::of(plan, &promoted, self.into(path), retired);
+        face.report.result(&told)?;
+        for line in told.advice(&self.rescue.path) {
+            face.report.note(&line);
+        }
+        Ok(told.exit())
+    }
+
+    /// Remembers on this machine how far the rescue domain was seen: its id was typed by somebody who knows it.
+    fn remember(&self, plan: &Plan) {
+        // Another history moves no pin.
+        if plan.seen().is_none() {
+            return;
+        }
+        let remember = || -> Result<()> {
+            let state = State::create()?;
+            let trust = Trust::new(&state.vfs);
+            let failed = |error: Error| state.failed("remember how far it was seen", &error);
+            trust.add(&self.expect, None).map_err(failed)?;
+            // Only whoever has the log knows what it was at the place that is remembered.
+            let known = trust.get(&self.expect).map_err(failed)?;
+            let pin = known.as_ref().and_then(|known| known.log(&plan.head.store));
+            let seen = LogSeen::read(self.rescue.source.store(), pin).map_err(failed)?;
+            trust
+                .pin(&plan.child.domain.chain, &[seen])
+                .map_err(failed)?;
+            Ok(())
+        };
+        if let Err(error) = remember() {
+            self.face.report.warn(&error.in_one_line());
+        }
+    }
+
+    /// Writes into the rescue store, because its owner asked for it.
+    fn retire(&self, keys: &KeyFile, promoted: &Promoted) -> Result<Retired> {
+        let path = &self.rescue.path;
+        let refused = |error: &asl_store::Error| {
+            CliError::of_store(
+                "write into the rescue store that it was given up",
+                path,
+                error,
+            )
+        };
+        let mut writer =
+            StoreWriter::open(self.rescue.vfs.clone(), context()?, WriteOptions::default())
+                .map_err(|error| refused(&error))?;
+        let retired = retire(&mut writer, keys, (&promoted.link, &promoted.lineage))
+            .map_err(|error| self.sides(path).refused(self.face, &error))?;
+        writer.finish().map_err(|error| refused(&error))?;
+        Ok(retired)
+    }
+
+    /// The rescue domain's keys, if they are at hand.
+    fn child_keys(&self, plan: &Plan) -> Result<Option<KeyFile>> {
+        let (path, id) = (&self.rescue.path, plan.child_domain());
+        if let Some(file) = &self.args.rescue_passphrase_file {
+            let passphrase = passphrase(file)?;
+            return self.load(path, &id, &passphrase).map(Some);
+        }
+        let Some(prompt) = self.prompt else {
+            return Ok(None);
+        };
+        if !path.join(key_file_path(&id)).is_file() {
+            return Ok(None);
+        }
+        prompt.say(
+            "With the passphrase of the rescue domain, both sides sign. Without it, press Enter: \
+             then yours alone says that it took the store over.",
+        );
+        for left in (0..TRIES).rev() {
+            let question = "passphrase of the rescue domain, or Enter";
+            let Some(typed) = prompt.secret_if_any(question)? else {
+                break;
+            };
+            match KeyFile::load(&*self.rescue.vfs, &key_file_path(&id), &typed) {
+                Ok(keys) => return Ok(Some(keys)),
+                Err(KeyFileError::WrongPassphrase) if left > 0 => {
+                    prompt.say("That is wrong. Once more, or Enter to do without.");
+                }
+                Err(error) => return Err(self.sides(path).refused(self.face, &error.into())),
+            }
+        }
+        match self.args.retire_source {
+            true => Err(
+                CliError::new("the rescue store cannot be given up without its own keys")
+                    .exit(Exit::Authority)
+                    .hint("leave --retire-source out; the rescue store may be kept as it is"),
+            ),
+            false => Ok(None),
+        }
+    }
+
+    fn load(&self, path: &Path, id: &DomainId, passphrase: &str) -> Result<KeyFile> {
+        let vfs = RealVfs::open(path).map_err(|error| CliError::of_io("open", path, &error))?;
+        KeyFile::load(&vfs, &key_file_path(id), passphrase)
+            .map_err(|error| self.sides(path).refused(self.face, &error.into()))
+    }
+
+    /// The keys of a domain of one's own: from a file once, on a terminal three times.
+    fn unlock(
+        &self,
+        path: &Path,
+        id: &DomainId,
+        file: Option<&Path>,
+    ) -> Result<(KeyFile, Zeroizing<String>)> {
+        let file = file.or(self.args.passphrase_file.as_deref());
+        let (Some(prompt), None) = (self.prompt, file) else {
+            let typed = secret::passphrase(self.face, file, "your domain's keys")?;
+            return Ok((self.load(path, id, &typed)?, typed));
+        };
+        let vfs = RealVfs::open(path).map_err(|error| CliError::of_io("open", path, &error))?;
+        for left in (0..TRIES).rev() {
+            let typed = prompt.secret("passphrase of your domain")?;
+            match KeyFile::load(&vfs, &key_file_path(id), &typed) {
+                Ok(keys) => return Ok((keys, typed)),
+                Err(KeyFileError::WrongPassphrase) if left > 0 => {
+                    prompt.say("The passphrase is wrong. Mind the keyboard's layout.");
+                }
+                Err(error) => return Err(self.sides(path).refused(self.face, &error.into())),
+            }
+        }
+        Err(self
+            .sides(path)
+            .refused(self.face, &KeyFileError::WrongPassphrase.into()))
+    }
+}
+
+/// Tells how it gets on, and when somebody wants it to stop.
+struct Watcher<'w> {
+    display: &'w Display<'w>,
+    stop: &'w StopRequest,
+}
+
+impl PromoteObserver for Watcher<'_> {
+    fn progress(&self, stage: Stage, done: Tally, total: Tally) {
+        let verb = match stage {
+            Stage::Blocks => "copying",
+            Stage::Log | Stage::Check => "checking",
+            Stage::Commit => "signing",
+        };
+        self.display.amount(verb, done.bytes, total.bytes);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_made()
+    }
+}
+
+/// What a capture of a second history says of itself, so that it is told from the one of the first.
+fn relabelled(begun: &[u8]) -> Vec<u8> {
+    let Ok(mut doc) = serde_json::from_slice::<SessionDoc>(begun) else {
+        return begun.to_vec();
+    };
+    let label = doc.label.as_deref().unwrap_or("no label");
+    doc.label = Some(format!("{label} (another history)"));
+    serde_json::to_vec(&doc).unwrap_or_else(|_| begun.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_capture_keeps_its_words() {
+        assert_eq!(relabelled(b"{}"), b"{}");
+        assert_eq!(relabelled(b"begun"), b"begun");
+    }
+}
