@@ -65,6 +65,9 @@ impl Sides<'_> {
             });
         match refused {
             PromoteError::SourceLog(_) => of.hint(format!("asl store repair --store {rescue}")),
+            PromoteError::SourceInstance { .. } => of.hint(format!(
+                "see what is wrong with it: asl store verify --store {rescue}"
+            )),
             PromoteError::NoDomain => of.hint(format!(
                 "if it is yours, found one in it: asl domain mint --store {rescue}"
             )),
