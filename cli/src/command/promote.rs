@@ -200,13 +200,24 @@ impl RescueStore {
             RealVfs::open(path)
                 .map_err(|error| CliError::of_io("open the rescue store at", path, &error))?,
         );
-        let source = Source::open(vfs.clone()).map_err(|error| {
+        let opened = Source::open_all(vfs.clone()).map_err(|error| {
             let sides = Sides {
                 rescue: path,
                 target: Path::new("ROOT"),
             };
             sides.refused(face, &error)
         })?;
+        let others = opened.len().saturating_sub(1) as u64;
+        if others > 0 {
+            face.report.warn(&format!(
+                "{} was written in several places: what {} of it, below instances, has alone does \
+                 not come along; promote that from the copy where it was written",
+                text::path(path),
+                text::count(others, "other log")
+            ));
+        }
+        let source = opened.into_iter().next();
+        let source = source.ok_or_else(|| CliError::new("the rescue store has no log"))?;
         Ok(Self {
             path: path.to_owned(),
             vfs,
