@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::store_other::{self, Judged, Other};
 use crate::args::{Expected, StoreSync};
 use crate::error::{CliError, Exit, Result, causes_of};
-use crate::face::{Face, context};
+use crate::face::{Face, context_at, home_of};
 use crate::probe::{self, Allowed};
 use crate::progress::Display;
 use crate::report::Outcome;
@@ -271,7 +271,8 @@ pub fn run(face: &Face, args: &StoreSync) -> Result {
             RealVfs::create(path)
                 .map_err(|error| CliError::of_io("make the directory", path, &error))?,
         ),
-        (Some(store), _) => store.vfs().clone(),
+        // The top of the directory; what the store is opened at may be one instance in it.
+        (Some(_), _) => face.store_files()?.1,
     };
     let stop = signal::catch_stop_requests()?;
     let display = Display::of_capture(&face.report, path, stop.clone());
@@ -282,7 +283,7 @@ pub fn run(face: &Face, args: &StoreSync) -> Result {
         only: Some(taken),
     };
     let bring = |into: &Arc<dyn Vfs>, from: &Arc<dyn Vfs>, options: &SyncOptions, to: &Path| {
-        let brought = sync(into, from, &context()?, options, &display);
+        let brought = sync(into, from, &context_at(to)?, options, &display);
         brought.map_err(|error| {
             let action = format!("bring over what is new to {}", text::path(to));
             interrupted(
@@ -341,7 +342,7 @@ fn look(path: &Path) -> Result<Option<StoreHandle>> {
     };
     let opened = match LogFiles::list(&*vfs) {
         Err(StoreError::NotAStore) => None,
-        _ => Some(StoreHandle::open(vfs)),
+        _ => Some(StoreHandle::open_at_home(vfs, home_of(path).as_ref())),
     };
     match opened {
         None | Some(Err(StoreError::NotAStore)) => Ok(None),
