@@ -298,12 +298,15 @@ pub fn capture_disk(
         options,
         &*clock,
         observer,
-        end,
+        Closing {
+            end,
+            for_good: false,
+        },
     )
 }
 
 /// Writes the manifest of a capture that was cut off, from what is in the store
-/// alone: for a disk that will not come back.
+/// alone, and ends its session: for a disk that will not come back.
 pub fn close_unfinished(
     mut writer: StoreWriter,
     capture: &Capture,
@@ -339,8 +342,12 @@ pub fn close_unfinished(
         true => End::Reading(EndReason::Finished),
         false => End::Reading(EndReason::Interrupted),
     };
+    let closing = Closing {
+        end,
+        for_good: true,
+    };
     let (session, clock) = (capture.session, &*clock);
-    finish(committer, session, begun, options, clock, observer, end)
+    finish(committer, session, begun, options, clock, observer, closing)
 }
 
 /// A source without a serial is known by its first readable sector.
@@ -576,6 +583,13 @@ fn end_of(message: &Message) -> Option<EndReason> {
     }
 }
 
+/// How a run ends.
+struct Closing {
+    end: End,
+    /// Whether the capture is over even if something was not tried.
+    for_good: bool,
+}
+
 /// Writes manifest, root and session record, and closes the writer.
 fn finish(
     mut committer: Committer,
@@ -584,8 +598,9 @@ fn finish(
     options: &DiskOptions,
     clock: &dyn Clock,
     observer: &dyn Observer,
-    end: End,
+    closing: Closing,
 ) -> Result<DiskReport> {
+    let end = closing.end;
     if end == End::DestinationFull {
         committer.writer().release_ballast();
     }
@@ -630,7 +645,8 @@ fn finish(
     doc.stopped = end_of(root).stopped().map(str::to_owned);
     let body = serde_json::to_vec(&doc).expect("a document of numbers and texts");
     // What was left out by a range or a choice of passes may be read by a later run.
-    let kind = if finished && root.is_some() && doc.untried_bytes == 0 {
+    let over = closing.for_good || finished && doc.untried_bytes == 0;
+    let kind = if over && root.is_some() {
         format::SESSION_FINISHED
     } else {
         format::SESSION_PAUSED

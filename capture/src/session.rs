@@ -66,9 +66,15 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Whether reading may go on.
+    /// Whether it is still under way.
     pub fn is_unfinished(&self) -> bool {
         matches!(self.state, CaptureState::Begun | CaptureState::Paused)
+    }
+
+    /// Whether there is something that was never tried: what is under way, and what was closed early.
+    pub fn has_more(&self) -> bool {
+        let untried = self.doc.as_ref().is_some_and(|doc| doc.untried_bytes > 0);
+        self.is_unfinished() || self.state == CaptureState::Finished && untried
     }
 }
 
@@ -187,13 +193,14 @@ pub fn same_source(doc: &SourceDoc, identity: &Identity, geometry: &Geometry) ->
     Sameness::Likely
 }
 
-/// Unfinished captures of a source, newest first.
+/// Captures of a source with something left that was never tried, newest first: also those that were closed because the source was
+/// lost, for it may come back.
 pub fn unfinished_of(
     store: &StoreHandle,
     identity: &Identity,
     geometry: &Geometry,
 ) -> Result<Vec<Capture>> {
-    captures_of(store, identity, geometry, Capture::is_unfinished)
+    captures_of(store, identity, geometry, Capture::has_more)
 }
 
 /// Finished captures of a source in which the medium refused something, newest first:
