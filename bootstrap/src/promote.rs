@@ -11,22 +11,23 @@
 //! 3. the target's policy
 //! 4. which blocks are here, which come over whole, which piece by piece, which are damaged; what the source shows
 //! 5. the keys, which the caller hands in only now
-//! 6. the record that begins the promotion's session, whose id names what is promoted
-//! 7. blocks in the order of the source's log; each is checked, byte by byte, in the target's own copy before anything names it
-//! 8. the source's log as artifacts, its chain checked once more
+//! 6. files of blocks, to where they wait; each is checked, byte by byte, in the target's own copy before anything names it
+//! 7. the record that begins the promotion's session, whose id names what is promoted
+//! 8. the blocks' records, in the order of the source's log; then the source's log as artifacts, its chain checked once more
 //! 9. everything that the source shows, and everything that the captures refer to, is here or counted as missing
 //! 10. one append: the lineage and its signatures, its record, the records of the captures, the end of the session
 //! 11. a snapshot, receipts, a checkpoint, `meta/`
 //!
 //! What the workstation remembers is moved by the caller after that.
 //!
-//! Crash: up to step 10 the target has more blocks and nothing else is changed; the same promotion goes on with what is not here. After it,
+//! Crash: up to step 7 the target has more files and nothing else is changed, up to step 10 more blocks; the same promotion goes on with what is not here. After it,
 //! the same promotion makes up for what step 11 lacks. Once all is done it writes nothing at all.
 //!
 //! Invariants
 //! - No capture of the source is one of the target before the lineage says so.
 //! - What the source removed does not become visible, and nothing that the target shows is hidden.
-//! - A refusal at steps 0 to 5 leaves the target as it was.
+//! - A refusal leaves the target as it was: up to step 6 there is nothing in it but files that wait, and they are removed where they
+//!   are not to be taken.
 
 use asl_store::{Key, SessionId, StoreHandle, StoreWriter};
 
@@ -215,7 +216,6 @@ impl Plan {
         let mut link = self.lineage.clone();
         link.parent_head = parent.chain.head_key();
         let done = self.to_move();
-        writer.begin_session(link.session(), &sessions::description(&link))?;
         let mut mover = Mover {
             plan: self,
             source,
@@ -223,7 +223,10 @@ impl Plan {
             means,
             moved: Moved::default(),
         };
-        mover.run()?;
+        let todo = mover.stage()?;
+        let description = sessions::description(&link);
+        mover.writer.begin_session(link.session(), &description)?;
+        mover.run(&todo)?;
         let moved = mover.moved;
         means.observer.progress(Stage::Log, done, done);
         link.log = logs::keep(source, writer)?;

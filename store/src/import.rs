@@ -5,18 +5,17 @@
 //! is checked before anything names it.
 //!
 //! Order of writes
-//! 1. `tmp/ingest/<digest>.new`, sharing the bytes of the other store's file or holding a copy of them; synced
-//! 2. that file is read back: the digest, the hash of every frame, the key of every artifact
-//! 3. the name under `blocks/sealed` that the digest gives it, durable
-//! 4. the seal record with an id of ours
+//! 1. the file, checked, where it [waits](stage)
+//! 2. the name under `blocks/sealed` that the digest gives it, durable
+//! 3. the seal record with an id of ours
 //!
-//! Crash: up to step 3 a file that the next opening removes; up to step 4 a block that nothing names, which the next import
-//! of it checks again and takes.
+//! Crash: up to step 3 a file that nothing names, which the next import of it checks again and takes.
 //!
 //! Notes in an imported block (deletions, maps, records of authority) speak of the log of the store that it was born in; they are kept
 //! and never obeyed here.
 
 mod piecewise;
+mod staged;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -34,13 +33,14 @@ use crate::index::records_of;
 use crate::log::NewRecord;
 use crate::rebuild::read_pinned;
 use crate::recover::TOMBSTONES_MAX;
-use crate::state::{self, State};
+use crate::state;
 use crate::store::StoreHandle;
 use crate::verify::not_zero;
-use crate::vfs::{Access, Vfs, VfsFile, read_exact_at};
+use crate::vfs::{Vfs, VfsFile, read_exact_at};
 use crate::writer::StoreWriter;
 
 pub use piecewise::{Hidden, read_frame, whole_frames};
+pub use staged::{check_there, stage, unstage};
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
@@ -83,11 +83,8 @@ impl StoreWriter {
     /// Takes over the sealed block `digest`, whose file is `path` in `from`. What its frames refer to (the parts of artifacts that
     /// are lists of parts) must be in it or in this store, so that blocks come in the order of their log.
     ///
-    /// An artifact that was removed here and is in the block is visible again, as whatever is put anew; one that is a root here stays one.
-    ///
     /// # Errors
-    /// [`Error::Damaged`], which names `path`, if the file is not that block to the last byte, or if a key is not that of its
-    /// bytes; [`Error::Io`] and [`Error::Full`]. Then this store is as it was.
+    /// Those of [`stage`] and [`import_staged`](Self::import_staged). Then this store is as it was.
     pub fn import(
         &mut self,
         from: &dyn Vfs,
@@ -95,44 +92,47 @@ impl StoreWriter {
         digest: Digest,
         threads: usize,
     ) -> Result<Imported> {
-        self.import_hiding(from, path, digest, threads, &Hidden::default())
+        self.commit()?;
+        let mut shared = false;
+        if self.known(&digest).is_none_or(|(_, whole)| !whole) {
+            let parts = self.handle.clone();
+            shared = stage(&*self.vfs, from, path, digest, &parts, threads)?;
+        }
+        self.import_staged(digest, shared, &Hidden::default())
     }
 
-    /// Like [`import`](Self::import), but of the block's artifacts those that are `hidden` do not become visible unless they are
-    /// already: the same append that makes the others visible hides them.
+    /// The id of a block with this digest, and whether its file is there with the contents that it should have.
+    fn known(&self, digest: &Digest) -> Option<(BlockId, bool)> {
+        self.handle.with_state(|state| {
+            let mut blocks = state.blocks.iter();
+            let id =
+                blocks.find_map(|(id, info)| (info.digest == digest.0).then_some(BlockId(*id)))?;
+            Some((id, read_pinned(&*self.vfs, state, id).is_ok()))
+        })
+    }
+
+    /// Takes over a block that was [staged](stage) since this process began. Of its artifacts those that are `hidden` do not become visible
+    /// unless they are already: the same append that makes the others visible hides them. `shared` is what `stage` said.
+    ///
+    /// An artifact that was removed here and is in the block is visible again, as whatever is put anew; one that is a root here stays one.
     ///
     /// # Errors
-    /// As `import`.
-    pub fn import_hiding(
+    /// [`Error::Io`], [`Error::Full`], [`Error::Damaged`] where somebody changed the file meanwhile.
+    pub fn import_staged(
         &mut self,
-        from: &dyn Vfs,
-        path: &str,
         digest: Digest,
-        threads: usize,
+        shared: bool,
         hidden: &Hidden,
     ) -> Result<Imported> {
         self.commit()?;
         let vfs = self.vfs.clone();
-        let place = block::sealed_path(&digest);
-        let known = self.handle.with_state(|state| {
-            let mut blocks = state.blocks.iter();
-            blocks.find_map(|(id, info)| (info.digest == digest.0).then_some(BlockId(*id)))
-        });
-        if let Some(id) = known {
-            let read = |state: &State| read_pinned(&*vfs, state, id).is_ok();
-            let whole = self.handle.with_state(read);
+        if let Some((id, whole)) = self.known(&digest) {
             if !whole {
-                self.fetch(from, path, digest, threads)?;
+                staged::publish(&*vfs, &digest)?;
             }
             return Ok(Imported::Known { id, healed: !whole });
         }
-        let (mut sealed, shared) = match vfs.open(&place, Access::Read) {
-            Ok(file) => match self.check_left(&*file, &place, digest, threads) {
-                Ok(sealed) => (sealed, false),
-                Err(_) => self.fetch(from, path, digest, threads)?,
-            },
-            Err(_) => self.fetch(from, path, digest, threads)?,
-        };
+        let mut sealed = staged::publish(&*vfs, &digest)?;
         // In the file it keeps the id of its birth; what counts here is the record.
         sealed.header.id = self.next_id()?;
         let mut more = self.flags_kept(&sealed)?;
@@ -182,52 +182,6 @@ impl StoreWriter {
         Ok(keys
             .map(|keys| state::tombstone_record(keys, block))
             .collect())
-    }
-
-    /// A file that an import left which did not come to its record.
-    fn check_left(
-        &self,
-        file: &dyn VfsFile,
-        place: &str,
-        digest: Digest,
-        threads: usize,
-    ) -> Result<Sealed> {
-        file.settle().map_err(Error::io("sync", place))?;
-        let sealed = check(file, place, digest, &self.handle, threads)?;
-        for dir in [block::SEALED_DIR, &place[..block::SEALED_DIR.len() + 3]] {
-            self.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        }
-        Ok(sealed)
-    }
-
-    /// Steps 1 to 3: brings the file and checks it.
-    fn fetch(
-        &mut self,
-        from: &dyn Vfs,
-        path: &str,
-        digest: Digest,
-        threads: usize,
-    ) -> Result<(Sealed, bool)> {
-        let vfs = self.vfs.clone();
-        let ingest = format!("tmp/ingest/{digest}.new");
-        let _ = vfs.remove(&ingest);
-        let fetched = (|| {
-            let source = from
-                .open(path, Access::Read)
-                .map_err(Error::io("open", path))?;
-            let file = vfs
-                .create_exclusive(&ingest)
-                .map_err(Error::io("create", &ingest))?;
-            let shared = bring(&*source, path, &*file, &ingest)?;
-            file.sync().map_err(Error::io("sync", &ingest))?;
-            let sealed = check(&*file, path, digest, &self.handle, threads)?;
-            block::publish(&*vfs, &ingest, &digest)?;
-            Ok((sealed, shared))
-        })();
-        if fetched.is_err() {
-            let _ = vfs.remove(&ingest);
-        }
-        fetched
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use asl_store::id::Digest;
+use asl_store::import::stage;
 use asl_store::import::{read_frame, whole_frames};
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs};
 use asl_store::vfs::{Access, Vfs as _};
@@ -438,7 +439,9 @@ fn hidden_artifacts_come_in_without_being_shown() {
     let hidden = w.hide_imported([gone, ours].into()).unwrap();
     for digest in &digests {
         let path = block::sealed_path(digest);
-        let taken = w.import_hiding(&from, &path, *digest, 2, &hidden).unwrap();
+        let parts = w.handle().clone();
+        stage(&into, &from, &path, *digest, &parts, 2).unwrap();
+        let taken = w.import_staged(*digest, false, &hidden).unwrap();
         assert!(matches!(taken, Imported::Taken { .. }));
         assert_eq!(w.handle().lookup(&gone).unwrap(), None, "at no moment");
     }

@@ -1,20 +1,25 @@
-//! Moving blocks, and what is left of them: step 7.
+//! Moving blocks, and what is left of them: steps 6 and 8.
 //!
-//! Order: blocks as in the source's log, so that parts of artifacts come before the artifacts; of one block taken piece by piece what
+//! All files come first and wait, checked, where nobody sees them, so that a source with damage is refused before anything is
+//! changed. Then, in this order: blocks as in the source's log, so that parts of artifacts come before the artifacts; of one block taken piece by piece what
 //! has bytes of its own first, lists after it.
 //!
-//! Crash: blocks that were logged are here for the next time; of the others nothing is visible.
+//! Crash: blocks that were logged or wait are here for the next time; of the others nothing is left.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use asl_store::block::{self, Entry};
-use asl_store::import::{Hidden, read_frame, whole_frames};
+use asl_store::id::Digest;
+use asl_store::import::{check_there, read_frame, stage, unstage, whole_frames};
 use asl_store::put::PENDING_MAX;
 use asl_store::vfs::{Access, VfsFile};
-use asl_store::{Imported, Key, StoreWriter, format};
+use asl_store::{Key, StoreHandle, StoreWriter, format};
 
 use super::error::{DamagedBlock, PromoteError, what};
-use super::plan::{Action, Plan, Step, Tally, action_now, digests};
+use super::plan::{Action, Plan, Step, Tally, action_now, captures_of, digests};
 use super::source::Source;
 use super::{Means, Stage};
 use crate::error::Result;
@@ -32,6 +37,14 @@ pub struct Moved {
     pub lost: u64,
 }
 
+/// Whether the bytes of a block that waits are shared with the source's file.
+type Staged = asl_store::Result<bool>;
+
+/// Most blocks that are brought at once. Each has one stream of reads and one of writes.
+const WORKERS_MAX: usize = 4;
+/// How often it is looked how far that is.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Moves what the plan says.
 pub(super) struct Mover<'a> {
     pub(super) plan: &'a Plan,
@@ -41,77 +54,172 @@ pub(super) struct Mover<'a> {
     pub(super) moved: Moved,
 }
 
+/// What is to be done, now that every file was looked at.
+#[derive(Default)]
+pub(super) struct Todo {
+    steps: Vec<Step>,
+    /// Blocks that wait whose bytes are shared.
+    shared: HashSet<Digest>,
+}
+
 impl Mover<'_> {
-    pub(super) fn run(&mut self) -> Result<()> {
-        let total = self.plan.to_move();
-        let mut done = Tally::default();
-        let hidden = self.writer.hide_imported(self.plan.hidden.clone())?;
+    /// Brings every block that comes over whole to where it waits, and looks at those that come piece by piece. Nothing of the target is
+    /// changed that anybody sees. What is not whole is to be salvaged, if the plan puts up with that.
+    pub(super) fn stage(&mut self) -> Result<Todo> {
         let here = digests(self.writer.handle());
+        let mut todo = Todo::default();
         for step in &self.plan.steps {
-            let step = &Step {
-                action: action_now(self.source, self.writer.handle(), &here, step)?,
-                ..*step
-            };
-            if step.action == Action::Have {
-                continue;
+            // What was here when the plan was made may have been taken back since, and the other way round.
+            let action = action_now(self.source, self.writer.handle(), &here, step)?;
+            todo.steps.push(Step { action, ..*step });
+        }
+        let to_check: Vec<&Step> = todo
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, Action::Bring | Action::Repack))
+            .collect();
+        let mut torn = Vec::new();
+        let mut failed = None;
+        let staged = self.stage_all(&to_check);
+        for (step, staged) in to_check.iter().zip(staged) {
+            match staged {
+                Some(Ok(true)) => {
+                    todo.shared.insert(step.digest);
+                }
+                Some(Ok(false)) => {}
+                Some(Err(error)) if is_of(&error, &path_of(self.source.store(), step)) => {
+                    torn.push((*step, error))
+                }
+                Some(Err(error)) => {
+                    failed.get_or_insert(error);
+                }
+                // Another failed first, or somebody wants to stop.
+                None => {}
             }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if self.means.observer.is_stopped() {
+            return Err(PromoteError::Stopped.into());
+        }
+        if !torn.is_empty() && !self.plan.accept_damaged {
+            unstage(&**self.writer.handle().vfs())?;
+            let blocks = self.described(&torn)?;
+            return Err(PromoteError::Damaged { blocks }.into());
+        }
+        let torn: HashSet<Digest> = torn.iter().map(|(step, _)| step.digest).collect();
+        for step in &mut todo.steps {
+            if torn.contains(&step.digest) && step.action != Action::Have {
+                step.action = Action::Salvage;
+            }
+        }
+        Ok(todo)
+    }
+
+    /// Stages blocks, several at once: one is copied while another is hashed.
+    fn stage_all(&self, steps: &[&Step]) -> Vec<Option<Staged>> {
+        let total = self.plan.to_move();
+        let from = self.source.store();
+        let into = self.writer.handle().vfs().clone();
+        let next = AtomicUsize::new(0);
+        let (blocks, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let stop = AtomicBool::new(false);
+        let results: Vec<Mutex<Option<Staged>>> = steps.iter().map(|_| Mutex::new(None)).collect();
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(step) = steps.get(at).filter(|_| !stop.load(Ordering::Relaxed)) else {
+                    return;
+                };
+                let path = path_of(from, step);
+                let vfs = &**from.vfs();
+                let staged = match step.action {
+                    Action::Bring => stage(&*into, vfs, &path, step.digest, from, 1),
+                    _ => check_there(vfs, &path, step.digest, from).map(|()| false),
+                };
+                if staged.as_ref().is_err_and(|error| !is_of(error, &path)) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                let mut result = results[at]
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                *result = Some(staged);
+                blocks.fetch_add(1, Ordering::Relaxed);
+                bytes.fetch_add(step.file_len, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers = self.means.threads.clamp(1, WORKERS_MAX).min(steps.len());
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            loop {
+                let done = Tally {
+                    blocks: blocks.load(Ordering::Relaxed),
+                    bytes: bytes.load(Ordering::Relaxed),
+                };
+                self.means.observer.progress(Stage::Blocks, done, total);
+                if self.means.observer.is_stopped() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                if workers.iter().all(|worker| worker.is_finished()) {
+                    return;
+                }
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+        });
+        let results = results.into_iter().map(|result| {
+            result
+                .into_inner()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+        });
+        results.collect()
+    }
+
+    /// What is told of blocks that are not whole.
+    fn described(&self, torn: &[(&Step, asl_store::Error)]) -> Result<Vec<DamagedBlock>> {
+        let ids: Vec<_> = torn.iter().map(|(step, _)| step.id).collect();
+        let captures = captures_of(self.source, &self.plan.finished, &ids)?;
+        let blocks = torn.iter().zip(captures);
+        Ok(blocks
+            .map(|((step, error), captures)| DamagedBlock {
+                path: path_of(self.source.store(), step),
+                what: what(error),
+                captures,
+            })
+            .collect())
+    }
+
+    /// Moves what is to be done.
+    pub(super) fn run(&mut self, todo: &Todo) -> Result<()> {
+        let hidden = self.writer.hide_imported(self.plan.hidden.clone())?;
+        for step in &todo.steps {
             if self.means.observer.is_stopped() {
                 return Err(PromoteError::Stopped.into());
             }
-            self.step(step, &hidden)?;
-            done.blocks += 1;
-            done.bytes += step.file_len;
-            self.means.observer.progress(Stage::Blocks, done, total);
-        }
-        Ok(())
-    }
-
-    fn step(&mut self, step: &Step, hidden: &Hidden) -> Result<()> {
-        let sealed = block::sealed_path(&step.digest);
-        let from = &**self.source.store().vfs();
-        // Where a power cut undid the block's rename.
-        let path = match from.metadata(&sealed) {
-            Ok(_) => sealed,
-            Err(_) => block::open_path(step.id),
-        };
-        let refused = match step.action {
-            Action::Have => return Ok(()),
-            Action::Bring => {
-                let threads = self.means.threads;
-                let taken = self
-                    .writer
-                    .import_hiding(from, &path, step.digest, threads, hidden);
-                match taken {
-                    Ok(imported) => {
-                        self.moved.brought.blocks += 1;
-                        self.moved.brought.bytes += step.file_len;
-                        if let Imported::Taken { shared: true, .. } = imported {
-                            self.moved.shared_bytes += step.file_len;
-                        }
-                        return Ok(());
+            let path = path_of(self.source.store(), step);
+            match step.action {
+                Action::Have => {}
+                Action::Bring => {
+                    let shared = todo.shared.contains(&step.digest);
+                    self.writer.import_staged(step.digest, shared, &hidden)?;
+                    self.moved.brought.blocks += 1;
+                    self.moved.brought.bytes += step.file_len;
+                    if shared {
+                        self.moved.shared_bytes += step.file_len;
                     }
-                    Err(error) => error,
                 }
+                Action::Repack => self.repack(step, &path)?,
+                Action::Salvage => self.salvage(step, &path)?,
             }
-            Action::Repack => match self.repack(step, &path) {
-                Ok(()) => return Ok(()),
-                Err(crate::Error::Store(error)) => error,
-                Err(error) => return Err(error),
-            },
-            Action::Salvage => return self.salvage(step, &path),
-        };
-        if !is_of(&refused, &path) {
-            return Err(refused.into());
         }
-        if !self.plan.accept_damaged {
-            let blocks = vec![DamagedBlock {
-                what: what(&refused),
-                path,
-                captures: Vec::new(),
-            }];
-            return Err(PromoteError::Damaged { blocks }.into());
+        // What an append showed that a power cut shortened.
+        let mut shown = HashSet::new();
+        for key in &self.plan.hidden {
+            if self.writer.handle().lookup(key)?.is_some() {
+                shown.insert(*key);
+            }
         }
-        self.salvage(step, &path)
+        self.hide(&mut shown)
     }
 
     /// Takes what the target lacks of a block that is whole.
@@ -222,6 +330,16 @@ impl Mover<'_> {
             self.writer.sync()?;
         }
         Ok(true)
+    }
+}
+
+/// Where a block lies in the source: a power cut may have undone its rename.
+fn path_of(source: &StoreHandle, step: &Step) -> String {
+    let sealed = block::sealed_path(&step.digest);
+    let open = block::open_path(step.id);
+    match (source.vfs().metadata(&sealed), source.vfs().metadata(&open)) {
+        (Err(_), Ok(_)) => open,
+        _ => sealed,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use asl_store::block::{self, Entry};
-use asl_store::frame::decode;
+use asl_store::frame::{decode, parse_tombstones};
 use asl_store::id::Digest;
 use asl_store::import::{read_frame, whole_frames};
 use asl_store::index::open_block;
@@ -184,12 +184,6 @@ pub fn examine(
     let contents = source.contents()?;
     let (steps, damaged) = blocks(source, target)?;
     let sizes = sizes(&steps);
-    let mut hidden = HashSet::new();
-    for key in scan.removed {
-        if source.store().lookup(&key)?.is_none() && target.lookup(&key)?.is_none() {
-            hidden.insert(key);
-        }
-    }
     let prev_link = prev.as_ref().map(|(_, link)| link.clone());
     let lineage = lineage(
         &parent,
@@ -201,6 +195,7 @@ pub fn examine(
         prev,
         continues,
     );
+    let hidden = hidden(source, target, scan.removed, lineage.session())?;
     let mut plan = Plan {
         parent: parent.id(),
         progress: Progress::Due,
@@ -310,26 +305,83 @@ impl Plan {
             .iter()
             .filter(|step| step.action == Action::Salvage);
         let ids: Vec<BlockId> = salvaged.map(|step| step.id).collect();
-        for done in &self.finished {
-            let mut hit = vec![false; ids.len()];
-            let mut each = |_: &Key, record: Option<&IndexRecord>| match record {
-                Some(record) => {
-                    if let Some(at) = ids.iter().position(|id| *id == record.block) {
-                        hit[at] = true;
-                    }
-                }
-                // Whichever block it was in, it is not known any more.
-                None => hit.fill(true),
-            };
-            Closure::default().walk(source.store(), done.root, &mut each)?;
-            for (block, hit) in self.damaged.iter_mut().zip(hit) {
-                if hit {
-                    block.captures.push(done.session);
-                }
-            }
+        let captures = captures_of(source, &self.finished, &ids)?;
+        for (block, captures) in self.damaged.iter_mut().zip(captures) {
+            block.captures = captures;
         }
         Ok(())
     }
+}
+
+/// For each of some blocks of the source, the captures that refer to something in it.
+pub(super) fn captures_of(
+    source: &Source,
+    finished: &[Done],
+    ids: &[BlockId],
+) -> Result<Vec<Vec<SessionId>>> {
+    let mut captures = vec![Vec::new(); ids.len()];
+    for done in finished {
+        let mut hit = vec![false; ids.len()];
+        let mut each = |_: &Key, record: Option<&IndexRecord>| match record {
+            Some(record) => {
+                if let Some(at) = ids.iter().position(|id| *id == record.block) {
+                    hit[at] = true;
+                }
+            }
+            // Whichever block it was in, it is not known any more.
+            None => hit.fill(true),
+        };
+        Closure::default().walk(source.store(), done.root, &mut each)?;
+        for (of_block, hit) in captures.iter_mut().zip(hit) {
+            if hit {
+                of_block.push(done.session);
+            }
+        }
+    }
+    Ok(captures)
+}
+
+/// What the source removed and the target does not show. Where a run of the same promotion was cut off, what that run wrote down counts:
+/// of the append that makes a block visible and hides some of it a power cut may have kept the beginning.
+fn hidden(
+    source: &Source,
+    target: &StoreHandle,
+    removed: HashSet<Key>,
+    session: SessionId,
+) -> Result<HashSet<Key>> {
+    let begun: Vec<BlockId> = target.with_state(|state| {
+        let blocks = state.blocks.iter();
+        let of_session = blocks.filter(|(_, info)| info.session == session.0);
+        of_session.map(|(id, _)| BlockId(*id)).collect()
+    });
+    let mut written = HashSet::new();
+    for id in begun {
+        target.notes::<asl_store::Error>(id, &mut |note_type, note| {
+            if note_type == format::NOTE_TOMBSTONES {
+                let (_, keys) = parse_tombstones(&note).unwrap_or_default();
+                written.extend(keys);
+            }
+            Ok(())
+        })?;
+    }
+    let is_imported = |record: &IndexRecord| {
+        let block = target.with_state(|state| state.block(record.block).copied());
+        block.is_some_and(|block| block.origin == format::ORIGIN_IMPORTED)
+    };
+    let mut hidden = HashSet::new();
+    for key in removed {
+        if source.store().lookup(&key)?.is_some() {
+            continue;
+        }
+        let hides = match target.lookup(&key)? {
+            None => true,
+            Some(shown) => written.contains(&key) && is_imported(&shown),
+        };
+        if hides {
+            hidden.insert(key);
+        }
+    }
+    Ok(hidden)
 }
 
 /// Whether a frame is the artifact that it says; of a list of parts that cannot be told from it alone.

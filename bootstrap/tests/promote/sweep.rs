@@ -54,8 +54,6 @@ fn nothing_half(vfs: &FaultVfs, link: &Key) {
     let domain = Domain::read(&store).unwrap().unwrap();
     let promoted = domain.links().any(|(state, _)| state.key == *link);
     assert!(promoted || finished(&store).is_empty());
-    let removed = Key::of(b"removed again");
-    assert!(store.lookup(&removed).unwrap().is_none());
 }
 
 /// The same promotion again: whole, and then nothing is left to do.
@@ -70,6 +68,8 @@ fn goes_on(child: &FaultVfs, home: &FaultVfs, end: &End, what: &str) {
     verified(home);
     assert_eq!(captures(home), captures(child), "{what}");
     let (there, here) = (contents(child), contents(home));
+    // Of one append a power cut may keep the beginning, which makes it visible until now.
+    assert!(!here.contains_key(&Key::of(b"removed again")), "{what}");
     let same = there
         .iter()
         .all(|(key, bytes)| here.get(key) == Some(bytes));

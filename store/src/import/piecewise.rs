@@ -66,7 +66,7 @@ impl Hidden {
 }
 
 impl StoreWriter {
-    /// Writes down which keys imports must not make visible, for [`import_hiding`](Self::import_hiding). Durable when this
+    /// Writes down which keys imports must not make visible, for [`import_staged`](Self::import_staged). Durable when this
     /// returns; by itself it hides nothing.
     ///
     /// # Errors
