@@ -188,6 +188,7 @@ impl CliError {
             | StoreError::LogTailLost { .. }
             | StoreError::LogUnrepairable { .. } => Exit::Integrity,
             StoreError::NotAStore if has_blocks(store) => Exit::Integrity,
+            error if is_planted(error) => Exit::Integrity,
             _ => Exit::Failed,
         };
         match hint_of_store(error, store) {
@@ -232,6 +233,13 @@ impl CliError {
         }
         lines
     }
+}
+
+/// Whether something lies in the store that no store has: a link, a FIFO, a device in place of a file.
+fn is_planted(error: &StoreError) -> bool {
+    // The kernel's own refusals have a number; this one is ours.
+    matches!(error, StoreError::Io { source, .. }
+        if source.kind() == io::ErrorKind::InvalidInput && source.raw_os_error().is_none())
 }
 
 /// What to do about a refusal of the file system that holds `path`.
@@ -280,6 +288,11 @@ fn has_blocks(store: &Path) -> bool {
 fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
     let place = text::shell_path(store);
     let hint = match error {
+        error if is_planted(error) => {
+            "a store holds plain files and directories only; somebody put that there: use another \
+             copy of the store, or put the file back that was there"
+                .to_owned()
+        }
         StoreError::Io { source, .. } => return hint_of_io(source, store),
         StoreError::Full { .. } => format!(
             "what was reported as saved is safe; make room (see: df -h {place}) or use a store \

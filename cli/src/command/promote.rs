@@ -31,7 +31,7 @@ use super::promote_plan::{Offer, Outcome as Told, Sides};
 use super::{domain_mint, store_init};
 use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, context};
+use crate::face::{Face, context_at};
 use crate::progress::Display;
 use crate::prompt::Prompt;
 use crate::root::{DOMAINS, Member, Root};
@@ -515,9 +515,12 @@ impl Run<'_> {
                 error,
             )
         };
-        let mut writer =
-            StoreWriter::open(self.rescue.vfs.clone(), context()?, WriteOptions::default())
-                .map_err(|error| refused(&error))?;
+        let mut writer = StoreWriter::open(
+            self.rescue.vfs.clone(),
+            context_at(path)?,
+            WriteOptions::default(),
+        )
+        .map_err(|error| refused(&error))?;
         let retired = retire(&mut writer, keys, (&promoted.link, &promoted.lineage))
             .map_err(|error| self.sides(path).refused(self.face, &error))?;
         writer.finish().map_err(|error| refused(&error))?;
