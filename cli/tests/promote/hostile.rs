@@ -1,0 +1,378 @@
+//! A rescue store is hostile until proven: what somebody does to it, and what the promotion says. Each time the target, and what the
+//! workstation remembers, stay as they were to the last byte.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Rescue, json, program, rescue, succeeds, tree};
+
+/// A rescue store, and an empty personal domain in `root`.
+fn with_target(foreign: Option<&str>) -> Rescue {
+    let rescue = rescue(12 << 20);
+    let root = rescue.path("root");
+    succeeds(program("asl").args(["store", "init", "--quiet"]).arg(&root));
+    let asl = |arguments: &[&str]| {
+        let mut command = program("asl");
+        command
+            .env("ASL_STORE", &root)
+            .args(arguments)
+            .arg("--passphrase-file")
+            .arg(rescue.path("pass"));
+        succeeds(&mut command);
+    };
+    asl(&[
+        "domain",
+        "mint",
+        "--name",
+        "home",
+        "--no-recovery",
+        "--yes",
+        "--ephemeral",
+    ]);
+    if let Some(value) = foreign {
+        asl(&[
+            "domain",
+            "policy",
+            "--yes",
+            "--set",
+            &format!("foreign={value}"),
+        ]);
+    }
+    rescue
+}
+
+/// The block files of a store, the largest first.
+fn blocks(store: &Path) -> Vec<PathBuf> {
+    let files = walkdir::WalkDir::new(store.join("blocks/sealed")).into_iter();
+    let files = files
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().is_file());
+    let mut files: Vec<_> = files
+        .map(|entry| (entry.metadata().unwrap().len(), entry.into_path()))
+        .collect();
+    files.sort();
+    files.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+fn log_file(store: &Path) -> PathBuf {
+    store.join("log/log-0000000000000000.asl")
+}
+
+fn flip(path: &Path, at: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// What a store holds: all its files but the one that says who writes, and when they were last written does not matter.
+fn untouched(dir: &Path) -> std::collections::BTreeMap<PathBuf, blake3::Hash> {
+    let files = tree(dir).into_iter();
+    let files = files.filter(|(path, _)| path.file_name().is_none_or(|name| name != "lock"));
+    files.map(|(path, (digest, _))| (path, digest)).collect()
+}
+
+/// The promotion ends with `exit`, says why and what to do, and has changed nothing.
+fn refuses(rescue: &Rescue, mut command: Command, exit: i32) -> serde_json::Value {
+    let before = (untouched(&rescue.path("root")), tree(&rescue.path("state")));
+    let (code, error) = json(&mut command);
+    assert_eq!(code, exit, "{error}");
+    assert_eq!(error["exit"], exit, "{error}");
+    assert!(
+        error["hint"].as_str().is_some_and(|hint| !hint.is_empty()),
+        "{error}"
+    );
+    assert_eq!(
+        untouched(&rescue.path("root")),
+        before.0,
+        "the target was changed: {error}"
+    );
+    assert!(
+        tree(&rescue.path("state")) == before.1,
+        "the pins were changed: {error}"
+    );
+    error
+}
+
+#[test]
+fn what_is_damaged_or_put_in_its_place_is_refused() {
+    type Harm = fn(&Path);
+    let harms: &[(&str, Harm)] = &[
+        ("two blocks swapped", |store| {
+            let files = blocks(store);
+            let aside = store.join("aside");
+            fs::rename(&files[0], &aside).unwrap();
+            fs::rename(&files[1], &files[0]).unwrap();
+            fs::rename(&aside, &files[1]).unwrap();
+        }),
+        ("a bit of a block flipped", |store| {
+            let file = &blocks(store)[0];
+            flip(file, fs::metadata(file).unwrap().len() / 2);
+        }),
+        ("a block cut short", |store| {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(&blocks(store)[0])
+                .unwrap();
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        }),
+        ("a block missing", |store| {
+            fs::remove_file(&blocks(store)[0]).unwrap()
+        }),
+        ("a link in place of a block", |store| {
+            let file = &blocks(store)[0];
+            let aside = store.join("aside");
+            fs::rename(file, &aside).unwrap();
+            symlink(&aside, file).unwrap();
+        }),
+        ("a link that leads to itself", |store| {
+            let file = &blocks(store)[0];
+            fs::remove_file(file).unwrap();
+            symlink(file, file).unwrap();
+        }),
+        ("a FIFO in place of a block", |store| {
+            let file = &blocks(store)[0];
+            fs::remove_file(file).unwrap();
+            assert!(Command::new("mkfifo").arg(file).status().unwrap().success());
+            assert!(fs::metadata(file).unwrap().file_type().is_fifo());
+        }),
+        ("a device in place of a block", |store| {
+            let file = &blocks(store)[0];
+            fs::remove_file(file).unwrap();
+            assert!(
+                Command::new("mknod")
+                    .arg(file)
+                    .args(["c", "1", "5"])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }),
+        ("a directory in place of a block", |store| {
+            let file = &blocks(store)[0];
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+        }),
+        ("the blocks elsewhere, by a link", |store| {
+            fs::rename(store.join("blocks"), store.join("aside")).unwrap();
+            symlink("aside", store.join("blocks")).unwrap();
+        }),
+        ("a log that is a link", |store| {
+            fs::rename(store.join("log"), store.join("aside")).unwrap();
+            symlink("aside", store.join("log")).unwrap();
+        }),
+        ("a record of the log flipped", |store| {
+            flip(&log_file(store), 200)
+        }),
+        ("a torn tail", |store| {
+            let mut bytes = fs::read(log_file(store)).unwrap();
+            bytes.truncate(bytes.len() - 1);
+            fs::write(log_file(store), bytes).unwrap();
+        }),
+        ("a block of a sparse terabyte", |store| {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(&blocks(store)[0])
+                .unwrap();
+            file.set_len(1 << 40).unwrap();
+        }),
+    ];
+    let rescue = with_target(None);
+    let whole = rescue.path("whole");
+    copy(&rescue.store, &whole);
+    for (what, harm) in harms {
+        fs::remove_dir_all(&rescue.store).unwrap();
+        copy(&whole, &rescue.store);
+        harm(&rescue.store);
+        eprintln!("{what}");
+        let error = refuses(&rescue, rescue.promote(&[]), 10);
+        let text = error.to_string();
+        assert!(!text.contains("panicked"), "{what}: {text}");
+    }
+    // And what was harmed last, mended, is taken.
+    fs::remove_dir_all(&rescue.store).unwrap();
+    copy(&whole, &rescue.store);
+    succeeds(&mut rescue.promote(&[]));
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(
+        Command::new("cp")
+            .arg("--archive")
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn who_it_is_not_is_refused() {
+    let rescue = with_target(None);
+    // Another domain than expected: that of the target, which is a well-formed id.
+    let shown = succeeds_json(
+        program("asl")
+            .args(["domain", "show", "--store"])
+            .arg(rescue.path("root")),
+    );
+    let other = shown["domain_id"].as_str().unwrap();
+    let mut command = program("asl-promote");
+    command
+        .env("ASL_STATE", rescue.path("state"))
+        .arg(&rescue.store)
+        .arg("--into")
+        .arg(rescue.path("root"))
+        .args([
+            "--expect",
+            other,
+            "--yes",
+            "--no-input",
+            "--passphrase-file",
+        ])
+        .arg(rescue.path("pass"));
+    let error = refuses(&rescue, command, 11);
+    assert!(
+        !error.to_string().contains(&rescue.domain),
+        "the id that was not typed is not shown: {error}"
+    );
+
+    // No id at all, and nobody to ask.
+    let mut command = program("asl-promote");
+    command
+        .env("ASL_STATE", rescue.path("state"))
+        .arg(&rescue.store)
+        .arg("--into")
+        .arg(rescue.path("root"))
+        .args(["--yes", "--no-input"]);
+    let error = refuses(&rescue, command, 14);
+    assert!(error.to_string().contains("--expect"), "{error}");
+
+    // The wrong passphrase.
+    fs::write(rescue.path("pass"), "not this one").unwrap();
+    refuses(&rescue, rescue.promote(&[]), 11);
+    fs::write(rescue.path("pass"), super::PASSPHRASE).unwrap();
+
+    // A store without a domain.
+    let bare = rescue.path("bare");
+    succeeds(program("asl").args(["store", "init", "--quiet"]).arg(&bare));
+    let mut command = program("asl-promote");
+    command
+        .env("ASL_STATE", rescue.path("state"))
+        .arg(&bare)
+        .arg("--into")
+        .arg(rescue.path("root"))
+        .args([
+            "--expect",
+            &rescue.domain,
+            "--yes",
+            "--no-input",
+            "--passphrase-file",
+        ])
+        .arg(rescue.path("pass"));
+    refuses(&rescue, command, 11);
+}
+
+fn succeeds_json(command: &mut Command) -> serde_json::Value {
+    let (code, value) = json(command);
+    assert_eq!(code, 0, "{value}");
+    value
+}
+
+/// Covers C5.
+#[test]
+fn the_targets_policy_decides_what_is_let_in() {
+    let rescue = with_target(Some("quarantine"));
+    refuses(&rescue, rescue.promote(&[]), 13);
+    refuses(&rescue, rescue.promote(&["--level", "bytes"]), 13);
+
+    let rescue = with_target(Some("bytes"));
+    refuses(&rescue, rescue.promote(&[]), 13);
+    let taken = succeeds_json(&mut rescue.promote(&["--level", "bytes"]));
+    let root = rescue.path("root");
+    // The bytes are there and found by their key; no capture is claimed.
+    let listed = succeeds_json(program("asl").arg("captures").arg("--store").arg(&root));
+    assert_eq!(listed["captures"], serde_json::json!([]), "{taken}");
+    let ours = succeeds_json(program("asl").args(["ls", "--all", "--store"]).arg(&root));
+    let theirs = succeeds_json(
+        program("asl")
+            .args(["ls", "--all", "--store"])
+            .arg(&rescue.store),
+    );
+    let keys = |list: &serde_json::Value| -> std::collections::BTreeSet<String> {
+        let list = list["artifacts"].as_array().unwrap().iter();
+        list.map(|line| line["key"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(keys(&ours).is_superset(&keys(&theirs)));
+}
+
+#[test]
+fn a_source_that_was_put_back_or_goes_another_way_is_refused() {
+    let rescue = with_target(None);
+    let early = rescue.path("early");
+    copy(&rescue.store, &early);
+    let put = |store: &Path, words: &str| {
+        let file = rescue.path("words");
+        fs::write(&file, words).unwrap();
+        succeeds(
+            program("asl")
+                .arg("put")
+                .arg(&file)
+                .arg("--store")
+                .arg(store),
+        );
+        let attest = ["domain", "attest", "--passphrase-file"];
+        succeeds(
+            program("asl")
+                .args(attest)
+                .arg(rescue.path("pass"))
+                .arg("--store")
+                .arg(store),
+        );
+    };
+    put(&rescue.store, "one history");
+    succeeds(&mut rescue.promote(&[]));
+
+    // Put back to what it was before.
+    let late = rescue.path("late");
+    fs::rename(&rescue.store, &late).unwrap();
+    copy(&early, &rescue.store);
+    refuses(&rescue, rescue.promote(&[]), 12);
+
+    // Grown another way, by somebody who has the same log.
+    put(&rescue.store, "another history");
+    put(&rescue.store, "and longer");
+    let before = tree(&rescue.path("root"));
+    let (code, error) = json(&mut rescue.promote(&[]));
+    assert_eq!(code, 12, "{error}");
+    assert!(
+        tree(&rescue.path("root")) == before,
+        "the target was changed"
+    );
+    let evidence = rescue.path("state").join("evidence");
+    assert_eq!(
+        fs::read_dir(&evidence).unwrap().count(),
+        1,
+        "both heads are kept"
+    );
+}
+
+/// The target's files are its own: whoever holds another name of the rescue store's files cannot write into them.
+#[test]
+fn no_file_of_the_target_is_one_of_the_source() {
+    let rescue = with_target(None);
+    let file = &blocks(&rescue.store)[0];
+    fs::hard_link(file, rescue.path("another name")).unwrap();
+    succeeds(&mut rescue.promote(&[]));
+    let theirs: Vec<_> = blocks(&rescue.store)
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().ino())
+        .collect();
+    for path in blocks(&rescue.path("root")) {
+        let ours = fs::metadata(path).unwrap();
+        assert_eq!(ours.nlink(), 1);
+        assert!(!theirs.contains(&ours.ino()));
+    }
+}

@@ -1,0 +1,223 @@
+//! Two machines' worth of one personal domain: each captures, puts and removes in a store of its own; they meet in a directory that
+//! both can reach, by a program that is killed again and again; in the end they are equal and nothing is lost.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn program(name: &str) -> Command {
+    let built = match name {
+        "asl" => env!("CARGO_BIN_EXE_asl"),
+        _ => env!("CARGO_BIN_EXE_asl-capture"),
+    };
+    match std::env::var("ASL_TEST_BIN_DIR") {
+        Ok(dir) => Command::new(Path::new(&dir).join(name)),
+        Err(_) => Command::new(built),
+    }
+}
+
+fn json(command: &mut Command) -> (i32, serde_json::Value) {
+    let output = command.arg("--json").arg("--quiet").output().unwrap();
+    let value = serde_json::from_slice(&output.stdout);
+    let value = value
+        .unwrap_or_else(|_| panic!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), value)
+}
+
+fn succeeds(command: &mut Command) -> serde_json::Value {
+    let (code, value) = json(command);
+    assert_eq!(code, 0, "{command:?}: {value}");
+    value
+}
+
+struct Machine {
+    store: PathBuf,
+    state: PathBuf,
+}
+
+impl Machine {
+    fn new(room: &Path, name: &str) -> Self {
+        Self {
+            store: room.join(name),
+            state: room.join(format!("{name}.state")),
+        }
+    }
+
+    fn run(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = program(name);
+        command
+            .env("ASL_STORE", &self.store)
+            .env("ASL_STATE", &self.state)
+            .args(arguments);
+        command
+    }
+
+    fn put(&self, room: &Path, bytes: &[u8]) -> String {
+        let file = room.join("file");
+        std::fs::write(&file, bytes).unwrap();
+        let put = succeeds(self.run("asl", &["put"]).arg(&file));
+        put["key"].as_str().unwrap().to_owned()
+    }
+
+    fn remove(&self, key: &str) {
+        succeeds(&mut self.run("asl", &["rm", key]));
+    }
+
+    fn capture(&self, room: &Path, image: &[u8]) -> String {
+        let disk = room.join(format!("{}.img", blake3::hash(image).to_hex()));
+        std::fs::write(&disk, image).unwrap();
+        let captured = succeeds(self.run("asl-capture", &["disk"]).arg(&disk));
+        captured["capture"].as_str().unwrap().to_owned()
+    }
+
+    /// What `asl ls` shows.
+    fn keys(&self) -> BTreeSet<String> {
+        let listed = succeeds(&mut self.run("asl", &["ls"]));
+        let listed = listed["artifacts"].as_array().unwrap().iter();
+        listed
+            .map(|line| line["key"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn captures(&self) -> BTreeSet<String> {
+        let listed = succeeds(&mut self.run("asl", &["captures"]));
+        let listed = listed["captures"].as_array().unwrap().iter();
+        listed
+            .map(|line| line["capture"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn exports(&self, room: &Path, capture: &str, image: &[u8]) {
+        let out = room.join("out.img");
+        let _ = std::fs::remove_file(&out);
+        succeeds(self.run("asl", &["export", capture]).arg(&out));
+        assert!(
+            std::fs::read(&out).unwrap() == image,
+            "the exported image equals the source"
+        );
+    }
+}
+
+fn noise(seed: &str, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new()
+        .update(seed.as_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+/// Covers I7, L8, L9. Everyday 6 kills, with `ASL_TEST_ALL` 40.
+#[test]
+fn two_machines_of_one_domain_meet_and_are_equal() {
+    let kills = if std::env::var_os("ASL_TEST_ALL").is_some() {
+        40
+    } else {
+        6
+    };
+    let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let room = room.path();
+    let pass = room.join("pass");
+    std::fs::write(&pass, PASSPHRASE).unwrap();
+    let (attic, cellar) = (Machine::new(room, "attic"), Machine::new(room, "cellar"));
+
+    succeeds(
+        program("asl")
+            .args(["store", "init", "--block-size", "4M"])
+            .arg(&attic.store),
+    );
+    let mint = [
+        "domain",
+        "mint",
+        "--name",
+        "home",
+        "--no-recovery",
+        "--yes",
+        "--ephemeral",
+        "--passphrase-file",
+    ];
+    let minted = succeeds(attic.run("asl", &mint).arg(&pass));
+    let domain = minted["domain_id"].as_str().unwrap().to_owned();
+    let shared = attic.put(room, b"both had this before they parted");
+    succeeds(
+        cellar
+            .run("asl", &["store", "sync", "--expect", &domain])
+            .arg(&attic.store),
+    );
+
+    // Each goes its way.
+    let (disk_a, disk_b) = (noise("a", 24 << 20), noise("b", 24 << 20));
+    let capture_a = attic.capture(room, &disk_a);
+    let capture_b = cellar.capture(room, &disk_b);
+    let only_a = attic.put(room, b"put in the attic");
+    let both = b"put on either side, removed on one";
+    let contested = attic.put(room, both);
+    assert_eq!(cellar.put(room, both), contested);
+    // The cellar removes what it has seen of the attic, and its own put of the contested bytes.
+    cellar.remove(&shared);
+    cellar.remove(&contested);
+
+    // They meet, and are interrupted.
+    let sync = |from: &Machine, into: &Machine| {
+        let mut command = into.run("asl", &["store", "sync"]);
+        command.arg(&from.store);
+        command
+    };
+    let mut random = blake3::Hasher::new().update(b"kills").finalize_xof();
+    for kill in 0..kills {
+        let mut byte = [0];
+        random.fill(&mut byte);
+        let mut command = if kill % 2 == 0 {
+            sync(&attic, &cellar)
+        } else {
+            sync(&cellar, &attic)
+        };
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_millis(u64::from(byte[0]));
+        while Instant::now() < end && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        for machine in [&attic, &cellar] {
+            let verified = succeeds(&mut machine.run("asl", &["store", "verify"]));
+            assert_eq!(verified["ok"], true, "{verified}");
+        }
+    }
+    succeeds(&mut sync(&attic, &cellar));
+    succeeds(&mut sync(&cellar, &attic));
+    let different = succeeds(attic.run("asl", &["store", "diff"]).arg(&cellar.store));
+    assert_eq!(different["equal"], true, "{different}");
+
+    // The attic's put of the contested bytes was not seen by who removed them: it stays. What was seen is gone.
+    for machine in [&attic, &cellar] {
+        let keys = machine.keys();
+        assert!(
+            keys.contains(&only_a) && keys.contains(&contested),
+            "{keys:?}"
+        );
+        assert!(!keys.contains(&shared), "{keys:?}");
+        assert_eq!(
+            machine.captures(),
+            BTreeSet::from([capture_a.clone(), capture_b.clone()])
+        );
+        machine.exports(room, &capture_a, &disk_a);
+        machine.exports(room, &capture_b, &disk_b);
+        let (code, proven) =
+            json(&mut machine.run("asl", &["domain", "verify", "--expect", &domain]));
+        assert!(code == 0 || code == 13, "{proven}");
+    }
+    assert_eq!(attic.keys(), cellar.keys());
+
+    // A sync with nothing to bring changes nothing.
+    succeeds(&mut sync(&attic, &cellar));
+    let different = succeeds(cellar.run("asl", &["store", "diff"]).arg(&attic.store));
+    assert_eq!(different["equal"], true, "{different}");
+}
