@@ -1,0 +1,28 @@
+#!/bin/sh
+# Brings the system up: devices, network. Starts nothing that lies on a disk.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+
+mkdir -p /dev/pts /dev/shm /run/lock /run/udev
+mount -t devpts -o nosuid,noexec,gid=5,mode=0620,ptmxmode=0666 devpts /dev/pts
+mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
+# Kernel messages stay in the log (dmesg): a disk that fails would bury every prompt and every question under them.
+echo "3 4 1 3" >/proc/sys/kernel/printk
+hostname -F /etc/hostname
+ip link set lo up
+
+/usr/lib/systemd/systemd-udevd --daemon
+udevadm trigger --type=subsystems --action=add
+udevadm trigger --type=devices --action=add
+# A disk that hangs is no reason to wait long: it turns up when it does.
+udevadm settle --timeout=10
+
+keymap=$(cat /run/archiso/config/setkmap 2>/dev/null)
+[ -z "$keymap" ] || setkmap "$keymap" >/dev/null 2>&1
+
+# The network is nice to have, so nobody waits for it.
+for path in /sys/class/net/*; do
+  interface=${path##*/}
+  [ "$(cat "$path/type")" = 1 ] && [ "$interface" != lo ] || continue
+  udhcpc -b -q -n -t 5 -T 3 -A 10 -S -i "$interface" -s /etc/udhcpc/script -x "hostname:$(hostname)" >/dev/null 2>&1 &
+done
