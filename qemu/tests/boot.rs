@@ -1,0 +1,134 @@
+//! The medium starts wherever it is put, and what it greets with is true.
+//!
+//! Each test boots a machine: `scripts/test --qemu` runs them.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use asl_qemu::{Bus, Disk, Firmware, Machine, Medium, Plug, Result, Spread, host, story};
+
+/// What a kernel may read of a disk in search of partition tables, with its read-ahead.
+const PARTITION_SCAN_BYTES: u64 = 1024 * 1024;
+
+fn file_with(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = directory.join(name);
+    fs::write(&path, bytes).expect("the story's directory can be written");
+    path
+}
+
+/// A disk with an ext4 file system in its only partition, as a laptop would have it.
+fn partitioned(directory: &Path, name: &str) -> Result<std::path::PathBuf> {
+    let path = directory.join(name);
+    let mut image = Spread::new(1).bytes(64 << 20);
+    // One MBR entry: type 0x83 from sector 2048 to the end.
+    image[..512].fill(0);
+    image[446..462].copy_from_slice(&[0, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0xf8, 1, 0]);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(&path, &image).expect("the story's directory can be written");
+    host(
+        Command::new("mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-E", "offset=1048576", "-L", "laptop"])
+            .arg(&path)
+            .arg("63M"),
+        &[0],
+    )?;
+    Ok(path)
+}
+
+fn greets(name: &str, firmware: Firmware, plug: Plug) {
+    story(name, |directory| {
+        let dying = Disk::new("DYING001", partitioned(directory, "dying.img")?, Bus::Sata)
+            .bad_sectors([40_000, 40_001, 131_071]);
+        let empty = Disk::new("EMPTY002", file_with(directory, "empty.img", &vec![0; 48 << 20]), Bus::Usb);
+        let mut machine = Machine::new(name, Medium::of_the_day()?)
+            .firmware(firmware)
+            .plug(plug)
+            .disk(dying)
+            .disk(empty)
+            .start()?;
+        let greeting = machine.log_in()?;
+        let prompt_after = machine.up();
+
+        for words in ["DYING001", "EMPTY002", "64.0 MiB", "48.0 MiB", "asl-capture disk", "mount "] {
+            assert!(greeting.contains(words), "no {words:?} in:\n{greeting}");
+        }
+        let lines = greeting.rsplit("This machine's disks").next().unwrap_or_default();
+        assert!(lines.lines().all(|line| line.chars().count() <= 80), "{greeting}");
+
+        let disks = machine.console.run("asl disks --json")?.ok()?;
+        for words in ["DYING001", "EMPTY002"] {
+            assert!(disks.contains(words), "{disks}");
+        }
+        // The kernel looked for partitions. Nobody looked for more, and nobody wrote.
+        for serial in ["DYING001", "EMPTY002"] {
+            let stats = machine.stats(serial)?;
+            assert!(stats.read_bytes <= PARTITION_SCAN_BYTES, "{serial}: {stats:?}");
+            assert_eq!((stats.written_bytes, stats.failed_reads), (0, 0), "{serial}");
+        }
+        // Nothing of a disk is mounted, assembled or swapped to.
+        let active = machine.console.run("grep -cE '^/dev/(sd|vd|nvme|md|dm|mapper)' /proc/mounts /proc/swaps")?;
+        assert_eq!(active.status(1)?, "/proc/mounts:0\n/proc/swaps:0\n");
+
+        let secure = "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*";
+        match firmware {
+            Firmware::Bios => {
+                machine.console.run("test ! -d /sys/firmware/efi")?.ok()?;
+            }
+            Firmware::Uefi | Firmware::UefiSecureBoot => {
+                machine
+                    .console
+                    .run("mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs e /sys/firmware/efi/efivars")?
+                    .ok()?;
+                let on = machine.console.run(secure)?.ok()?;
+                let expected = if firmware == Firmware::UefiSecureBoot { "1" } else { "0" };
+                assert_eq!(on.trim(), expected, "Secure Boot");
+            }
+        }
+        let kernel = machine.console.run("cut -d ' ' -f 1 /proc/uptime")?.ok()?;
+        eprintln!("{name}: prompt after {:.1} s; the kernel ran {} s then", prompt_after.as_secs_f64(), kernel.trim());
+        machine.power_off()
+    });
+}
+
+/// Covers K2.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_cd_with_a_bios() {
+    greets("boot-bios-cd", Firmware::Bios, Plug::Cd);
+}
+
+/// Covers K2.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_stick_with_a_bios() {
+    greets("boot-bios-usb", Firmware::Bios, Plug::Usb);
+}
+
+/// Covers K2.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_cd_with_uefi() {
+    greets("boot-uefi-cd", Firmware::Uefi, Plug::Cd);
+}
+
+/// Covers K2.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_stick_with_secure_boot() {
+    greets("boot-secure-usb", Firmware::UefiSecureBoot, Plug::Usb);
+}
+
+/// The prompt is there within 30 s of the kernel's start, in 512 MiB, translated.
+#[test]
+#[ignore = "boots a machine"]
+fn the_prompt_is_quick() {
+    story("boot-time", |_| {
+        let mut machine = Machine::new("boot-time", Medium::ours()?).memory_mib(512).start()?;
+        machine.log_in()?;
+        let uptime = machine.console.run("cut -d ' ' -f 1 /proc/uptime")?.ok()?;
+        let seconds: f64 = uptime.trim().parse().unwrap_or(f64::MAX);
+        let free = machine.console.run("awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo")?.ok()?;
+        eprintln!("boot-time: {seconds} s after the kernel's start; {} MiB are free", free.trim());
+        assert!(seconds <= Duration::from_secs(30).as_secs_f64(), "{seconds} s");
+        machine.power_off()
+    });
+}
