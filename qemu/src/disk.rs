@@ -148,7 +148,8 @@ impl Disk {
         Ok(arguments)
     }
 
-    /// The device, as QEMU's `device_add` takes it. `port` is a free PCIe port.
+    /// The device, as QEMU's `device_add` takes it. `port` is a free PCIe
+    /// or SATA port, for what needs one.
     pub(crate) fn device(&self, bus: Bus, port: &str) -> Value {
         let serial = self.serial.as_str();
         let id = format!("disk-{serial}");
@@ -157,7 +158,7 @@ impl Disk {
                 json!({"driver": "virtio-blk-pci", "id": id, "drive": serial, "serial": serial, "bus": port})
             }
             Bus::Scsi => json!({"driver": "scsi-hd", "id": id, "drive": serial, "serial": serial, "bus": "scsi.0"}),
-            Bus::Sata => json!({"driver": "ide-hd", "id": id, "drive": serial, "serial": serial}),
+            Bus::Sata => json!({"driver": "ide-hd", "id": id, "drive": serial, "serial": serial, "bus": port}),
             Bus::Nvme => json!({"driver": "nvme", "id": id, "drive": serial, "serial": serial, "bus": port}),
             Bus::Usb => {
                 json!({"driver": "usb-storage", "id": id, "drive": serial, "serial": serial, "bus": "usb.0"})

