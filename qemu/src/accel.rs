@@ -40,7 +40,17 @@ fn speaks_under_kvm() -> bool {
     let kernel = root().join("dist/asl-rescue.vmlinuz");
     let log = env::temp_dir().join(format!("asl-qemu-kvm-{}.log", std::process::id()));
     let started = Command::new("qemu-system-x86_64")
-        .args(["-accel", "kvm", "-m", "256", "-display", "none", "-no-reboot", "-monitor", "none"])
+        .args([
+            "-accel",
+            "kvm",
+            "-m",
+            "256",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-monitor",
+            "none",
+        ])
         .arg("-serial")
         .arg(format!("file:{}", log.display()))
         .arg("-kernel")
@@ -55,7 +65,8 @@ fn speaks_under_kvm() -> bool {
     let mut spoke = false;
     while Instant::now() < until && !spoke {
         thread::sleep(Duration::from_millis(100));
-        spoke = fs::read(&log).is_ok_and(|said| said.windows(13).any(|words| words == b"Linux version"));
+        spoke = fs::read(&log)
+            .is_ok_and(|said| said.windows(13).any(|words| words == b"Linux version"));
         if !spoke && child.try_wait().is_ok_and(|status| status.is_some()) {
             break;
         }

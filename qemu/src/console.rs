@@ -112,7 +112,10 @@ fn escape_length(bytes: &[u8]) -> Option<usize> {
             .iter()
             .position(|byte| (0x40..=0x7e).contains(byte))
             .map(|at| at + 3),
-        b']' => bytes[2..].iter().position(|byte| *byte == 7).map(|at| at + 3),
+        b']' => bytes[2..]
+            .iter()
+            .position(|byte| *byte == 7)
+            .map(|at| at + 3),
         b'(' | b')' | b'%' | b'#' => (bytes.len() > 2).then_some(3),
         _ => Some(2),
     }
@@ -121,8 +124,11 @@ fn escape_length(bytes: &[u8]) -> Option<usize> {
 impl Console {
     /// Connects to QEMU's end of the line.
     pub(crate) fn connect(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket).map_err(Error::host("cannot connect to", socket))?;
-        let mut reader = stream.try_clone().map_err(Error::host("cannot use", socket))?;
+        let stream =
+            UnixStream::connect(socket).map_err(Error::host("cannot connect to", socket))?;
+        let mut reader = stream
+            .try_clone()
+            .map_err(Error::host("cannot use", socket))?;
         let shown: Arc<(Mutex<Shown>, Condvar)> = Arc::default();
         let filled = Arc::clone(&shown);
         thread::spawn(move || {
@@ -266,14 +272,23 @@ mod tests {
 
     #[test]
     fn escape_sequences_go_wherever_they_are_cut() {
-        let whole = "a\u{1b}[2J\u{1b}[0;31mb\u{1b}(0c\r\n\u{1b}]0;title\u{7}d\u{1b}e\u{fc}".as_bytes();
+        let whole =
+            "a\u{1b}[2J\u{1b}[0;31mb\u{1b}(0c\r\n\u{1b}]0;title\u{7}d\u{1b}e\u{fc}".as_bytes();
         for cut in 0..whole.len() {
-            assert_eq!(plain(&[&whole[..cut], &whole[cut..]]), "abc\nd\u{fc}", "cut at {cut}");
+            assert_eq!(
+                plain(&[&whole[..cut], &whole[cut..]]),
+                "abc\nd\u{fc}",
+                "cut at {cut}"
+            );
         }
     }
 
     fn pair() -> (Console, UnixStream) {
-        let directory = std::env::temp_dir().join(format!("asl-console-{}-{:?}", std::process::id(), thread::current().id()));
+        let directory = std::env::temp_dir().join(format!(
+            "asl-console-{}-{:?}",
+            std::process::id(),
+            thread::current().id()
+        ));
         let _ = std::fs::remove_file(&directory);
         let listener = std::os::unix::net::UnixListener::bind(&directory).unwrap();
         let console = Console::connect(&directory).unwrap();
@@ -289,7 +304,9 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(console.expect("one", second).unwrap(), "one");
         assert_eq!(console.expect("one", second).unwrap(), " two one");
-        let error = console.expect("one", Duration::from_millis(20)).unwrap_err();
+        let error = console
+            .expect("one", Duration::from_millis(20))
+            .unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         drop(guest);
         let error = console.expect("one", second).unwrap_err();

@@ -157,9 +157,15 @@ impl Disk {
             Bus::Virtio => {
                 json!({"driver": "virtio-blk-pci", "id": id, "drive": serial, "serial": serial, "bus": port})
             }
-            Bus::Scsi => json!({"driver": "scsi-hd", "id": id, "drive": serial, "serial": serial, "bus": "scsi.0"}),
-            Bus::Sata => json!({"driver": "ide-hd", "id": id, "drive": serial, "serial": serial, "bus": port}),
-            Bus::Nvme => json!({"driver": "nvme", "id": id, "drive": serial, "serial": serial, "bus": port}),
+            Bus::Scsi => {
+                json!({"driver": "scsi-hd", "id": id, "drive": serial, "serial": serial, "bus": "scsi.0"})
+            }
+            Bus::Sata => {
+                json!({"driver": "ide-hd", "id": id, "drive": serial, "serial": serial, "bus": port})
+            }
+            Bus::Nvme => {
+                json!({"driver": "nvme", "id": id, "drive": serial, "serial": serial, "bus": port})
+            }
             Bus::Usb => {
                 json!({"driver": "usb-storage", "id": id, "drive": serial, "serial": serial, "bus": "usb.0"})
             }
@@ -192,11 +198,22 @@ mod tests {
         assert_eq!(rules.matches("[inject-error]").count(), 2);
         assert!(rules.contains("sector = \"3\""));
         let slow = disk.slow(1000).backend(&directory).unwrap().join(" ");
-        for part in ["throttle-group", "blkdebug", "\"image\":\"asl-test-d1-file\"", "\"file\":\"asl-test-d1-slow\""] {
+        for part in [
+            "throttle-group",
+            "blkdebug",
+            "\"image\":\"asl-test-d1-file\"",
+            "\"file\":\"asl-test-d1-slow\"",
+        ] {
             assert!(slow.contains(part), "{part} in {slow}");
         }
         fs::remove_file(directory.join("asl-test-d1.rules")).unwrap();
         let plain = Disk::new("asl-test-d2", "/nowhere/d.img", Bus::Scsi);
-        assert!(!plain.backend(&directory).unwrap().join(" ").contains("blkdebug"));
+        assert!(
+            !plain
+                .backend(&directory)
+                .unwrap()
+                .join(" ")
+                .contains("blkdebug")
+        );
     }
 }

@@ -50,8 +50,16 @@ pub fn story(name: &str, tell: impl FnOnce(&Path) -> Result<()>) {
             eprintln!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
             // Logs stay, images are big.
             for file in fs::read_dir(&directory).into_iter().flatten().flatten() {
-                if file.path().extension().is_none_or(|ending| ending != "log" && ending != "png") {
-                    let _ = if file.path().is_dir() { fs::remove_dir_all(file.path()) } else { fs::remove_file(file.path()) };
+                if file
+                    .path()
+                    .extension()
+                    .is_none_or(|ending| ending != "log" && ending != "png")
+                {
+                    let _ = if file.path().is_dir() {
+                        fs::remove_dir_all(file.path())
+                    } else {
+                        fs::remove_file(file.path())
+                    };
                 }
             }
         }
@@ -68,7 +76,9 @@ pub fn have_program(name: &str) -> bool {
     let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();
     // Where mke2fs and others live, which a user's PATH often lacks.
     directories.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    directories.iter().any(|directory| directory.join(name).is_file())
+    directories
+        .iter()
+        .any(|directory| directory.join(name).is_file())
 }
 
 /// The programs under test, as they run on the host: those that go onto the medium.
@@ -97,7 +107,11 @@ pub fn host(command: &mut Command, statuses: &[i32]) -> Result<Vec<u8>> {
         .stdin(Stdio::null())
         .output()
         .map_err(Error::host("cannot run", path))?;
-    if output.status.code().is_some_and(|code| statuses.contains(&code)) {
+    if output
+        .status
+        .code()
+        .is_some_and(|code| statuses.contains(&code))
+    {
         return Ok(output.stdout);
     }
     Err(Error::Program {
@@ -147,7 +161,11 @@ impl Spread {
         let mut bad = std::collections::BTreeSet::new();
         while bad.len() < count {
             let start = self.number() % end;
-            let length = if self.number().is_multiple_of(3) { 1 } else { 1 + self.number() % 16 };
+            let length = if self.number().is_multiple_of(3) {
+                1
+            } else {
+                1 + self.number() % 16
+            };
             for sector in start..(start + length).min(end) {
                 if bad.len() < count {
                     bad.insert(sector);
@@ -175,7 +193,11 @@ mod tests {
     #[test]
     fn a_host_program_with_another_exit_code_is_an_error() {
         assert!(host(&mut Command::new("false"), &[1]).is_ok());
-        let error = host(Command::new("sh").args(["-c", "echo why >&2; exit 4"]), &[0]).unwrap_err();
+        let error = host(
+            Command::new("sh").args(["-c", "echo why >&2; exit 4"]),
+            &[0],
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
     }
 }

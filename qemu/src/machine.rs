@@ -139,12 +139,18 @@ impl Machine {
         let (code, variables, machine) = match self.firmware {
             Firmware::Bios => return Ok(vec!["-machine".to_owned(), "q35".to_owned()]),
             Firmware::Uefi => ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "q35"),
-            Firmware::UefiSecureBoot => ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", "q35,smm=on"),
+            Firmware::UefiSecureBoot => (
+                "OVMF_CODE_4M.secboot.fd",
+                "OVMF_VARS_4M.ms.fd",
+                "q35,smm=on",
+            ),
         };
         let code = Path::new(OVMF).join(code);
         let template = Path::new(OVMF).join(variables);
         if !code.is_file() || !template.is_file() {
-            return Err(Error::Missing("the package ovmf is not installed".to_owned()));
+            return Err(Error::Missing(
+                "the package ovmf is not installed".to_owned(),
+            ));
         }
         let variables = directory.join("variables.fd");
         fs::copy(&template, &variables).map_err(Error::host("cannot copy", &template))?;
@@ -158,7 +164,10 @@ impl Machine {
         ];
         if self.firmware == Firmware::UefiSecureBoot {
             // The variables are out of the guest's reach, as on a real board.
-            arguments.extend(["-global".to_owned(), "driver=cfi.pflash01,property=secure,value=on".to_owned()]);
+            arguments.extend([
+                "-global".to_owned(),
+                "driver=cfi.pflash01,property=secure,value=on".to_owned(),
+            ]);
         }
         Ok(arguments)
     }
@@ -176,7 +185,17 @@ impl Machine {
             Accel::Tcg => command.args(["-accel", "tcg", "-cpu", "max"]),
         };
         command.args(self.firmware_arguments(&directory)?);
-        command.args(["-m", &self.memory_mib.to_string(), "-smp", "1", "-display", "none", "-vga", "std", "-no-reboot"]);
+        command.args([
+            "-m",
+            &self.memory_mib.to_string(),
+            "-smp",
+            "1",
+            "-display",
+            "none",
+            "-vga",
+            "std",
+            "-no-reboot",
+        ]);
         command.args(["-nodefaults", "-no-user-config"]);
         let socket = |name: &str| directory.join(name);
         command.args([
@@ -191,12 +210,25 @@ impl Machine {
             "-qmp",
             &format!("unix:{},server=on,wait=off", socket("qmp").display()),
         ]);
-        command.args(["-device", "qemu-xhci,id=usb", "-device", "virtio-scsi-pci,id=scsi"]);
+        command.args([
+            "-device",
+            "qemu-xhci,id=usb",
+            "-device",
+            "virtio-scsi-pci,id=scsi",
+        ]);
         for port in 0..PORTS {
-            command.args(["-device", &format!("pcie-root-port,id=port{port},chassis={port},slot={port}")]);
+            command.args([
+                "-device",
+                &format!("pcie-root-port,id=port{port},chassis={port},slot={port}"),
+            ]);
         }
         if self.network {
-            command.args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
+            command.args([
+                "-netdev",
+                "user,id=net",
+                "-device",
+                "virtio-net-pci,netdev=net,romfile=",
+            ]);
         }
         command.args([
             "-blockdev",
@@ -215,13 +247,17 @@ impl Machine {
                 Bus::Sata => format!("ide.{sata_used}"),
                 _ => format!("port{ports_used}"),
             };
-            command.arg("-device").arg(disk.device(disk.bus, &port).to_string());
+            command
+                .arg("-device")
+                .arg(disk.device(disk.bus, &port).to_string());
             ports_used += usize::from(matches!(disk.bus, Bus::Virtio | Bus::Nvme));
             sata_used += usize::from(disk.bus == Bus::Sata);
         }
         let log = directory.join("qemu.log");
         let output = File::create(&log).map_err(Error::host("cannot write", &log))?;
-        let errors = output.try_clone().map_err(Error::host("cannot write", &log))?;
+        let errors = output
+            .try_clone()
+            .map_err(Error::host("cannot write", &log))?;
         let started = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -261,8 +297,10 @@ fn connect(child: &mut Child, directory: &Path) -> Result<(Console, Qmp)> {
                 last: fs::read_to_string(directory.join("qemu.log")).unwrap_or_default(),
             });
         }
-        match Console::connect(&directory.join("serial")) {
-            Ok(console) => return Ok((console, Qmp::connect(&directory.join("qmp"))?)),
+        let both = Console::connect(&directory.join("serial"))
+            .and_then(|console| Ok((console, Qmp::connect(&directory.join("qmp"))?)));
+        match both {
+            Ok(both) => return Ok(both),
             Err(error) if Instant::now() >= until => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
@@ -328,14 +366,18 @@ impl Running {
     pub fn unplug(&mut self, serial: &str) -> Result<()> {
         let id = format!("disk-{serial}");
         self.qmp.order("device_del", json!({"id": id}))?;
-        self.qmp.event("DEVICE_DELETED", LET_GO, |data| data["device"] == id.as_str())?;
+        self.qmp.event("DEVICE_DELETED", LET_GO, |data| {
+            data["device"] == id.as_str()
+        })?;
         Ok(())
     }
 
     /// Plugs a disk in again, on the same bus or on another.
     pub fn plug(&mut self, serial: &str, bus: Bus) -> Result<()> {
         let Some(disk) = self.disks.iter().find(|disk| disk.serial == serial) else {
-            return Err(Error::Missing(format!("the machine was never given a disk {serial}")));
+            return Err(Error::Missing(format!(
+                "the machine was never given a disk {serial}"
+            )));
         };
         let device = disk.device(bus, &format!("port{}", self.ports_used));
         if matches!(bus, Bus::Virtio | Bus::Nvme) {
@@ -347,14 +389,19 @@ impl Running {
 
     /// A picture of the screen, as a PNG file.
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
-        self.qmp.order("screendump", json!({"filename": file, "format": "png"}))?;
+        self.qmp
+            .order("screendump", json!({"filename": file, "format": "png"}))?;
         Ok(())
     }
 
     /// Cuts the power: what the guest has not got onto its disks is gone.
     pub fn cut_power(mut self) -> Result<()> {
-        self.child.kill().map_err(Error::host("cannot kill", "QEMU"))?;
-        self.child.wait().map_err(Error::host("cannot wait for", "QEMU"))?;
+        self.child
+            .kill()
+            .map_err(Error::host("cannot kill", "QEMU"))?;
+        self.child
+            .wait()
+            .map_err(Error::host("cannot wait for", "QEMU"))?;
         Ok(())
     }
 
@@ -363,7 +410,12 @@ impl Running {
         self.console.line("poweroff")?;
         let until = Instant::now() + LET_GO;
         while Instant::now() < until {
-            if self.child.try_wait().map_err(Error::host("cannot wait for", "QEMU"))?.is_some() {
+            if self
+                .child
+                .try_wait()
+                .map_err(Error::host("cannot wait for", "QEMU"))?
+                .is_some()
+            {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));

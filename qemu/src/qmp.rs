@@ -101,7 +101,12 @@ impl Qmp {
     }
 
     /// Waits for an event of this name whose data fit, past or to come.
-    pub(crate) fn event(&mut self, name: &str, within: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn event(
+        &mut self,
+        name: &str,
+        within: Duration,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         let wanted = |message: &Value| message["event"] == name && fits(&message["data"]);
         if let Some(at) = self.events.iter().position(wanted)
             && let Some(event) = self.events.remove(at)

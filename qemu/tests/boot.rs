@@ -31,7 +31,16 @@ fn partitioned(directory: &Path, name: &str) -> Result<std::path::PathBuf> {
     fs::write(&path, &image).expect("the story's directory can be written");
     host(
         Command::new("mke2fs")
-            .args(["-q", "-F", "-t", "ext4", "-E", "offset=1048576", "-L", "laptop"])
+            .args([
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-E",
+                "offset=1048576",
+                "-L",
+                "laptop",
+            ])
             .arg(&path)
             .arg("63M"),
         &[0],
@@ -43,7 +52,11 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
     story(name, |directory| {
         let dying = Disk::new("DYING001", partitioned(directory, "dying.img")?, Bus::Sata)
             .bad_sectors([40_000, 40_001, 131_071]);
-        let empty = Disk::new("EMPTY002", file_with(directory, "empty.img", &vec![0; 48 << 20]), Bus::Usb);
+        let empty = Disk::new(
+            "EMPTY002",
+            file_with(directory, "empty.img", &vec![0; 48 << 20]),
+            Bus::Usb,
+        );
         let mut machine = Machine::new(name, Medium::of_the_day()?)
             .firmware(firmware)
             .plug(plug)
@@ -53,11 +66,24 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
         let greeting = machine.log_in()?;
         let prompt_after = machine.up();
 
-        for words in ["DYING001", "EMPTY002", "64.0 MiB", "48.0 MiB", "asl-capture disk", "mount "] {
+        for words in [
+            "DYING001",
+            "EMPTY002",
+            "64.0 MiB",
+            "48.0 MiB",
+            "asl-capture disk",
+            "mount ",
+        ] {
             assert!(greeting.contains(words), "no {words:?} in:\n{greeting}");
         }
-        let lines = greeting.rsplit("This machine's disks").next().unwrap_or_default();
-        assert!(lines.lines().all(|line| line.chars().count() <= 80), "{greeting}");
+        let lines = greeting
+            .rsplit("This machine's disks")
+            .next()
+            .unwrap_or_default();
+        assert!(
+            lines.lines().all(|line| line.chars().count() <= 80),
+            "{greeting}"
+        );
 
         let disks = machine.console.run("asl disks --json")?.ok()?;
         for words in ["DYING001", "EMPTY002"] {
@@ -66,11 +92,20 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
         // The kernel looked for partitions. Nobody looked for more, and nobody wrote.
         for serial in ["DYING001", "EMPTY002"] {
             let stats = machine.stats(serial)?;
-            assert!(stats.read_bytes <= PARTITION_SCAN_BYTES, "{serial}: {stats:?}");
-            assert_eq!((stats.written_bytes, stats.failed_reads), (0, 0), "{serial}");
+            assert!(
+                stats.read_bytes <= PARTITION_SCAN_BYTES,
+                "{serial}: {stats:?}"
+            );
+            assert_eq!(
+                (stats.written_bytes, stats.failed_reads),
+                (0, 0),
+                "{serial}"
+            );
         }
         // Nothing of a disk is mounted, assembled or swapped to.
-        let active = machine.console.run("grep -cE '^/dev/(sd|vd|nvme|md|dm|mapper)' /proc/mounts /proc/swaps")?;
+        let active = machine
+            .console
+            .run("grep -cE '^/dev/(sd|vd|nvme|md|dm|mapper)' /proc/mounts /proc/swaps")?;
         assert_eq!(active.status(1)?, "/proc/mounts:0\n/proc/swaps:0\n");
 
         let secure = "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*";
@@ -84,12 +119,20 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
                     .run("mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs e /sys/firmware/efi/efivars")?
                     .ok()?;
                 let on = machine.console.run(secure)?.ok()?;
-                let expected = if firmware == Firmware::UefiSecureBoot { "1" } else { "0" };
+                let expected = if firmware == Firmware::UefiSecureBoot {
+                    "1"
+                } else {
+                    "0"
+                };
                 assert_eq!(on.trim(), expected, "Secure Boot");
             }
         }
         let kernel = machine.console.run("cut -d ' ' -f 1 /proc/uptime")?.ok()?;
-        eprintln!("{name}: prompt after {:.1} s; the kernel ran {} s then", prompt_after.as_secs_f64(), kernel.trim());
+        eprintln!(
+            "{name}: prompt after {:.1} s; the kernel ran {} s then",
+            prompt_after.as_secs_f64(),
+            kernel.trim()
+        );
         machine.power_off()
     });
 }
@@ -127,7 +170,9 @@ fn from_a_stick_with_secure_boot() {
 #[ignore = "boots a machine"]
 fn the_prompt_is_quick() {
     story("boot-time", |_| {
-        let mut machine = Machine::new("boot-time", Medium::ours()?).memory_mib(512).start()?;
+        let mut machine = Machine::new("boot-time", Medium::ours()?)
+            .memory_mib(512)
+            .start()?;
         machine.console.expect("asl rescue medium", BOOT)?;
         let firmware = machine.processor_time()?;
         machine.log_in()?;
@@ -135,12 +180,18 @@ fn the_prompt_is_quick() {
         let processor = (machine.processor_time()? - firmware).as_secs_f64();
         let uptime = machine.console.run("cut -d ' ' -f 1 /proc/uptime")?.ok()?;
         let seconds: f64 = uptime.trim().parse().unwrap_or(f64::MAX);
-        let free = machine.console.run("awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo")?.ok()?;
+        let free = machine
+            .console
+            .run("awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo")?
+            .ok()?;
         eprintln!(
             "boot-time: {seconds} s after the kernel's start, {processor:.1} s of processor time with the boot menu; {} MiB are free",
             free.trim()
         );
-        assert!(seconds.min(processor) <= PROMPT_SECONDS, "{seconds} s, {processor} s");
+        assert!(
+            seconds.min(processor) <= PROMPT_SECONDS,
+            "{seconds} s, {processor} s"
+        );
         machine.power_off()
     });
 }

@@ -17,7 +17,9 @@ const CAPTURE: Duration = Duration::from_secs(600);
 fn device(machine: &mut asl_qemu::Running, serial: &str) -> Result<String> {
     let found = machine
         .console
-        .run(&format!("readlink -f $(ls -d /dev/disk/by-id/*{serial}* | grep -v -e -part | head -n 1)"))?
+        .run(&format!(
+            "readlink -f $(ls -d /dev/disk/by-id/*{serial}* | grep -v -e -part | head -n 1)"
+        ))?
         .ok()?;
     Ok(found.trim().to_owned())
 }
@@ -45,7 +47,10 @@ fn rescue(name: &str, bus: Bus) {
         fs::write(&patient_image, &patient).expect("the story's directory can be written");
         let destination_image = directory.join("destination.img");
         host(
-            Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "rescue"]).arg(&destination_image).arg("256M"),
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4", "-L", "rescue"])
+                .arg(&destination_image)
+                .arg("256M"),
             &[0],
         )?;
 
@@ -58,11 +63,20 @@ fn rescue(name: &str, bus: Bus) {
         let dying = device(&mut machine, "DYING001")?;
         let destination = device(&mut machine, "DEST0002")?;
         let console = &mut machine.console;
-        console.run(&format!("mount {destination} /mnt/asl/local"))?.ok()?;
-        console.run("export ASL_STORE=/mnt/asl/local/rescue")?.ok()?;
+        console
+            .run(&format!("mount {destination} /mnt/asl/local"))?
+            .ok()?;
+        console
+            .run("export ASL_STORE=/mnt/asl/local/rescue")?
+            .ok()?;
         console.run("asl store init $ASL_STORE")?.ok()?;
         // Exit code 3: finished, some bytes are unreadable.
-        let captured = console.run_within(&format!("asl-capture disk {dying} --label patient"), CAPTURE)?.status(3)?;
+        let captured = console
+            .run_within(
+                &format!("asl-capture disk {dying} --label patient"),
+                CAPTURE,
+            )?
+            .status(3)?;
         assert!(captured.contains("100.0 KiB"), "{captured}");
         console.run_within("asl store verify", CAPTURE)?.ok()?;
         assert_eq!(machine.stats("DYING001")?.written_bytes, 0);
@@ -77,15 +91,24 @@ fn rescue(name: &str, bus: Bus) {
 fn bring_home(directory: &Path, destination: &Path, patient: &[u8], bad: &[u64]) -> Result<()> {
     let asl = program("asl")?;
     host(
-        Command::new("debugfs").arg("-R").arg(format!("rdump /rescue {}", directory.display())).arg(destination),
+        Command::new("debugfs")
+            .arg("-R")
+            .arg(format!("rdump /rescue {}", directory.display()))
+            .arg(destination),
         &[0],
     )?;
     let store = directory.join("rescue");
-    let shown = host(Command::new(&asl).args(["show", "patient", "--json", "--store"]).arg(&store), &[0, 3])?;
-    let shown: serde_json::Value = serde_json::from_slice(&shown).map_err(|error| Error::Refused {
-        order: "asl show".to_owned(),
-        answer: error.to_string(),
-    })?;
+    let shown = host(
+        Command::new(&asl)
+            .args(["show", "patient", "--json", "--store"])
+            .arg(&store),
+        &[0, 3],
+    )?;
+    let shown: serde_json::Value =
+        serde_json::from_slice(&shown).map_err(|error| Error::Refused {
+            order: "asl show".to_owned(),
+            answer: error.to_string(),
+        })?;
     let listed: Vec<(u64, u64)> = shown["unreadable"]
         .as_array()
         .into_iter()
@@ -117,7 +140,10 @@ fn bring_home(directory: &Path, destination: &Path, patient: &[u8], bad: &[u64])
         expected[start as usize..(start + length) as usize].fill(0x5a);
     }
     assert_eq!(home.len(), expected.len());
-    let differ = home.chunks(SECTOR).zip(expected.chunks(SECTOR)).position(|(one, other)| one != other);
+    let differ = home
+        .chunks(SECTOR)
+        .zip(expected.chunks(SECTOR))
+        .position(|(one, other)| one != other);
     assert_eq!(differ, None, "the first sector that differs");
     Ok(())
 }

@@ -6,6 +6,7 @@ mkdir -p /dev/pts /dev/shm /run/lock /run/udev
 mount -t devpts -o nosuid,noexec,gid=5,mode=0620,ptmxmode=0666 devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
+[ ! -d /sys/firmware/efi/efivars ] || mount -t efivarfs -o nosuid,nodev,noexec efivarfs /sys/firmware/efi/efivars
 # Kernel messages stay in the log (dmesg): a disk that fails would bury every prompt and every question under them.
 echo "3 4 1 3" >/proc/sys/kernel/printk
 hostname -F /etc/hostname
@@ -29,6 +30,7 @@ keymap=$(cat /run/archiso/config/setkmap 2>/dev/null)
 # The network is nice to have, so nobody waits for it.
 for path in /sys/class/net/*; do
   interface=${path##*/}
-  [ "$(cat "$path/type")" = 1 ] && [ "$interface" != lo ] || continue
+  # 1 is Ethernet.
+  [ "$(cat "$path/type")" = 1 ] || continue
   udhcpc -b -q -n -t 5 -T 3 -A 10 -S -i "$interface" -s /etc/udhcpc/script -x "hostname:$(hostname)" >/dev/null 2>&1 &
 done
