@@ -1,10 +1,14 @@
 //! Which medium a story starts from.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     error::{Error, Result},
-    host::root,
+    host::{have_program, host, root},
 };
 
 /// Whose system is on the medium.
@@ -40,6 +44,36 @@ impl Medium {
         Self::at(root().join("dist/asl-rescue.iso"), Kind::Ours)
     }
 
+    /// A copy with files put in or replaced: pairs of a host's file and where it goes. Label and boot records stay.
+    pub fn altered(&self, copy: &Path, files: &[(&Path, &str)]) -> Result<Self> {
+        if !have_program("xorriso") {
+            return Err(Error::Missing("there is no xorriso".to_owned()));
+        }
+        let mut xorriso = Command::new("xorriso");
+        xorriso
+            .args([
+                "-return_with",
+                "FAILURE",
+                "32",
+                "-overwrite",
+                "on",
+                "-indev",
+            ])
+            .arg(&self.path);
+        xorriso
+            .arg("-outdev")
+            .arg(copy)
+            .args(["-boot_image", "any", "replay"]);
+        for (file, place) in files {
+            xorriso.arg("-update").arg(file).arg(place);
+        }
+        host(&mut xorriso, &[0])?;
+        Ok(Self {
+            path: copy.to_owned(),
+            kind: self.kind,
+        })
+    }
+
     fn at(path: PathBuf, kind: Kind) -> Result<Self> {
         if !path.is_file() {
             return Err(Error::Missing(format!(
@@ -48,6 +82,20 @@ impl Medium {
             )));
         }
         Ok(Self { path, kind })
+    }
+
+    /// A copy to which `scripts/customize-iso` added the tools.
+    pub fn customized(&self, copy: &Path) -> Result<Self> {
+        host(
+            Command::new(root().join("scripts/customize-iso"))
+                .arg(&self.path)
+                .arg(copy),
+            &[0],
+        )?;
+        Ok(Self {
+            path: copy.to_owned(),
+            kind: self.kind,
+        })
     }
 
     /// The memory that a machine needs to start from it, in MiB.
