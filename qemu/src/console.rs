@@ -4,6 +4,7 @@
 //! yet, so two waits for the same words need them to appear twice.
 
 use std::{
+    fs::OpenOptions,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -122,13 +123,19 @@ fn escape_length(bytes: &[u8]) -> Option<usize> {
 }
 
 impl Console {
-    /// Connects to QEMU's end of the line.
-    pub(crate) fn connect(socket: &Path) -> Result<Self> {
+    /// Connects to QEMU's end of the line. Every byte that arrives is kept in `log`:
+    /// QEMU's own log repeats bytes when the reader is slow.
+    pub(crate) fn connect(socket: &Path, log: &Path) -> Result<Self> {
         let stream =
             UnixStream::connect(socket).map_err(Error::host("cannot connect to", socket))?;
         let mut reader = stream
             .try_clone()
             .map_err(Error::host("cannot use", socket))?;
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(Error::host("cannot write", log))?;
         let shown: Arc<(Mutex<Shown>, Condvar)> = Arc::default();
         let filled = Arc::clone(&shown);
         thread::spawn(move || {
@@ -136,6 +143,8 @@ impl Console {
             let mut buffer = [0; 4096];
             loop {
                 let count = reader.read(&mut buffer).unwrap_or(0);
+                // A story does not fail for its log.
+                let _ = log.write_all(&buffer[..count]);
                 let (lock, changed) = &*filled;
                 let mut shown = lock.lock().unwrap_or_else(PoisonError::into_inner);
                 plain.push(&buffer[..count], &mut shown.text);
@@ -291,7 +300,7 @@ mod tests {
         ));
         let _ = std::fs::remove_file(&directory);
         let listener = std::os::unix::net::UnixListener::bind(&directory).unwrap();
-        let console = Console::connect(&directory).unwrap();
+        let console = Console::connect(&directory, Path::new("/dev/null")).unwrap();
         let (guest, _) = listener.accept().unwrap();
         std::fs::remove_file(&directory).unwrap();
         (console, guest)

@@ -201,9 +201,8 @@ impl Machine {
         command.args([
             "-chardev",
             &format!(
-                "socket,id=serial,path={},server=on,wait=off,logfile={},logappend=on",
-                socket("serial").display(),
-                directory.join("serial.log").display()
+                "socket,id=serial,path={},server=on,wait=off",
+                socket("serial").display()
             ),
             "-serial",
             "chardev:serial",
@@ -297,7 +296,7 @@ fn connect(child: &mut Child, directory: &Path) -> Result<(Console, Qmp)> {
                 last: fs::read_to_string(directory.join("qemu.log")).unwrap_or_default(),
             });
         }
-        let both = Console::connect(&directory.join("serial"))
+        let both = Console::connect(&directory.join("serial"), &directory.join("serial.log"))
             .and_then(|console| Ok((console, Qmp::connect(&directory.join("qmp"))?)));
         match both {
             Ok(both) => return Ok(both),

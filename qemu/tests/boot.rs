@@ -114,10 +114,6 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
                 machine.console.run("test ! -d /sys/firmware/efi")?.ok()?;
             }
             Firmware::Uefi | Firmware::UefiSecureBoot => {
-                machine
-                    .console
-                    .run("mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs e /sys/firmware/efi/efivars")?
-                    .ok()?;
                 let on = machine.console.run(secure)?.ok()?;
                 let expected = if firmware == Firmware::UefiSecureBoot {
                     "1"
