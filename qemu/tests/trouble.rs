@@ -188,7 +188,7 @@ fn the_destination_is_full() {
         machine
             .console
             .run_within(
-                "head -c 90M /dev/zero >/mnt/asl/local/ballast; sync",
+                "dd if=/dev/zero of=/mnt/asl/local/ballast bs=1M count=90 && sync",
                 CAPTURE,
             )?
             .ok()?;
