@@ -191,3 +191,83 @@ fn the_prompt_is_quick() {
         machine.power_off()
     });
 }
+
+/// Covers K2.
+#[test]
+#[ignore = "boots a machine"]
+fn network_keyboard_and_the_ways_out_are_there() {
+    let name = "boot-network";
+    story(name, |directory| {
+        let mut machine = Machine::new(name, Medium::ours()?).network().start()?;
+        machine.log_in()?;
+        let console = &mut machine.console;
+        let address = "for i in $(seq 60); do ip -4 address show dev eth0 | grep -q 10.0.2.15 && break; sleep 1; done; ip -4 address";
+        let addresses = console.run_within(address, Duration::from_secs(90))?.ok()?;
+        assert!(addresses.contains("inet 10.0.2.15/24"), "{addresses}");
+        assert!(
+            console
+                .run("ip route")?
+                .ok()?
+                .contains("default via 10.0.2.2")
+        );
+        assert!(
+            console
+                .run("cat /etc/resolv.conf")?
+                .ok()?
+                .contains("nameserver 10.0.2.3")
+        );
+        for layout in ["de", "fr", "us"] {
+            console.run(&format!("setkmap {layout}"))?.ok()?;
+        }
+        console.run("setkmap nonsense")?.status(1)?;
+        for program in [
+            "ssh -V",
+            "sshfs -V",
+            "mount.nfs -V",
+            "mount.cifs -V",
+            "ntfs-3g --help",
+            "cryptsetup --version",
+            "mdadm --version",
+            "lvm version",
+            "smartctl --version",
+            "nvme version",
+            "ddrescue --version",
+            "mkfs.exfat -V",
+            "xfs_repair -V",
+            "btrfs --version",
+        ] {
+            let ran = console.run(program)?;
+            assert!(
+                !ran.output.contains("not found") && !ran.output.contains("shared lib"),
+                "{program}: {}",
+                ran.output
+            );
+        }
+        for module in [
+            "uas",
+            "vmd",
+            "megaraid_sas",
+            "mpt3sas",
+            "sdhci_pci",
+            "xfs",
+            "btrfs",
+            "exfat",
+            "udf",
+            "nfsv4",
+            "cifs",
+            "dm_crypt",
+            "dm_thin_pool",
+            "raid456",
+            "e1000e",
+            "igb",
+            "r8169",
+            "tg3",
+            "r8152",
+            "ax88179_178a",
+        ] {
+            console.run(&format!("modprobe {module}"))?.ok()?;
+        }
+        machine.screenshot(&directory.join("greeting.png"))?;
+        machine.power_off()
+    });
+}

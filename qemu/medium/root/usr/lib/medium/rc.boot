@@ -27,10 +27,10 @@ echo "asl: the devices are there" >/dev/kmsg
 keymap=$(cat /run/archiso/config/setkmap 2>/dev/null)
 [ -z "$keymap" ] || setkmap "$keymap" >/dev/null 2>&1
 
-# The network is nice to have, so nobody waits for it.
+# The network is nice to have, so nobody waits for it; a cable may also be plugged in later.
 for path in /sys/class/net/*; do
   interface=${path##*/}
   # 1 is Ethernet.
   [ "$(cat "$path/type")" = 1 ] || continue
-  udhcpc -b -q -n -t 5 -T 3 -A 10 -S -i "$interface" -s /etc/udhcpc/script -x "hostname:$(hostname)" >/dev/null 2>&1 &
+  udhcpc -b -t 5 -T 3 -A 20 -i "$interface" -x "hostname:$(hostname)" >/dev/null 2>&1 &
 done
