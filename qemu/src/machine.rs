@@ -238,6 +238,7 @@ impl Machine {
                 Plug::Usb => "usb-storage,drive=medium,id=medium-drive,bus=usb.0,removable=on,bootindex=0",
             },
         ]);
+        command.args(self.medium.direct(&directory)?);
         let mut ports_used = 0;
         let mut sata_used = 0;
         for disk in &self.disks {

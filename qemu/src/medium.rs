@@ -1,7 +1,7 @@
 //! Which medium a story starts from.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -104,6 +104,47 @@ impl Medium {
             Kind::Ours => 512,
             Kind::SystemRescue => 2048,
         }
+    }
+
+    /// QEMU's arguments that start the kernel by itself, with a serial console, where
+    /// the medium's own menu would start it without one: SystemRescue's does. The
+    /// options are those of the entry that `scripts/customize-iso` added.
+    pub(crate) fn direct(&self, directory: &Path) -> Result<Vec<String>> {
+        if self.kind == Kind::Ours {
+            return Ok(Vec::new());
+        }
+        let places = [
+            ("vmlinuz", "/sysresccd/boot/x86_64/vmlinuz"),
+            ("initrd", "/sysresccd/boot/x86_64/sysresccd.img"),
+            ("menu", "/sysresccd/boot/syslinux/sysresccd_custom.cfg"),
+        ];
+        let mut xorriso = Command::new("xorriso");
+        xorriso.args(["-osirrox", "on", "-indev"]).arg(&self.path);
+        for (name, place) in places {
+            xorriso.args(["-extract", place]).arg(directory.join(name));
+        }
+        host(&mut xorriso, &[0])?;
+        let menu = directory.join("menu");
+        let text = fs::read_to_string(&menu).map_err(Error::host("cannot read", &menu))?;
+        let options = text
+            .lines()
+            .skip_while(|line| *line != "LABEL asl")
+            .find_map(|line| line.strip_prefix("APPEND "))
+            .ok_or_else(|| {
+                Error::Missing(format!(
+                    "{} has no entry of ours in its menu",
+                    self.path.display()
+                ))
+            })?;
+        let argument = |name: &str| directory.join(name).display().to_string();
+        Ok(vec![
+            "-kernel".to_owned(),
+            argument("vmlinuz"),
+            "-initrd".to_owned(),
+            argument("initrd"),
+            "-append".to_owned(),
+            format!("{options} console=tty0 console=ttyS0,115200n8"),
+        ])
     }
 
     /// The words that stand before the cursor once somebody may type.

@@ -108,7 +108,8 @@ fn greets(name: &str, firmware: Firmware, plug: Plug) {
             .run("grep -cE '^/dev/(sd|vd|nvme|md|dm|mapper)' /proc/mounts /proc/swaps")?;
         assert_eq!(active.status(1)?, "/proc/mounts:0\n/proc/swaps:0\n");
 
-        let secure = "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*";
+        let secure =
+            "tail -c 1 /sys/firmware/efi/efivars/SecureBoot-* | hexdump -v -e '1/1 \"%u\"'";
         match firmware {
             Firmware::Bios => {
                 machine.console.run("test ! -d /sys/firmware/efi")?.ok()?;

@@ -12,7 +12,7 @@ echo "3 4 1 3" >/proc/sys/kernel/printk
 hostname -F /etc/hostname
 ip link set lo up
 
-/usr/lib/systemd/systemd-udevd --daemon
+/usr/lib/systemd/systemd-udevd --daemon >/dev/null 2>&1
 # Not the hundreds of terminals, processors and clocks, about which there is nothing to be done.
 few="--subsystem-nomatch=bdi --subsystem-nomatch=clockevents --subsystem-nomatch=clocksource --subsystem-nomatch=cpu"
 few="$few --subsystem-nomatch=event_source --subsystem-nomatch=machinecheck --subsystem-nomatch=mem --subsystem-nomatch=memory"
