@@ -26,7 +26,7 @@ fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
                 Command::new("mke2fs")
                     .args(["-q", "-t", "ext4"])
                     .arg(image)
-                    .arg("64M"),
+                    .arg("160M"),
                 &[0],
             )?;
         }
