@@ -27,6 +27,15 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# require PROGRAM...: stops unless they are all there.
+require() {
+  local program missing=()
+  for program in "$@"; do
+    have "$program" || missing+=("$program")
+  done
+  ((${#missing[@]} == 0)) || die "missing: ${missing[*]}; scripts/setup --medium installs what building and booting media needs"
+}
+
 as_root() {
   if [[ $EUID -eq 0 ]]; then
     "$@"
@@ -72,6 +81,19 @@ static_route_debian() {
   [[ -x /usr/bin/cargo && -x /usr/bin/rustc ]] &&
     [[ -e $(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.toml ]] &&
     venv_ready static
+}
+
+# The time that goes into whatever is built in place of now: SOURCE_DATE_EPOCH, or that of the last commit.
+set_source_date() {
+  SOURCE_DATE=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+  # mksquashfs refuses to be told twice.
+  unset SOURCE_DATE_EPOCH
+}
+
+# make_squashfs DIRECTORY OUT [OPTION...]: the same bytes from the same files, whoever builds. Needs set_source_date.
+make_squashfs() {
+  quietly mksquashfs "$1" "$2" -noappend -no-progress -all-root -no-xattrs -mkfs-time "$SOURCE_DATE" -all-time "$SOURCE_DATE" \
+    -comp zstd -Xcompression-level 19 -b 256K "${@:3}"
 }
 
 # on_exit COMMAND [ARGUMENT...]: runs it when the script ends, however it ends; the latest first.

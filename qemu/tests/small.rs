@@ -1,0 +1,128 @@
+//! Little memory, and places where a rescue must not go.
+//!
+//! Each test boots a machine: `scripts/test --qemu` runs them.
+
+use std::{
+    fs::{self, File},
+    io::{Seek, SeekFrom, Write},
+    process::Command,
+    time::Duration,
+};
+
+use asl_qemu::{Bus, Disk, Machine, Medium, Spread, host, story};
+
+const CAPTURE: Duration = Duration::from_secs(1200);
+
+/// Covers K3.
+#[test]
+#[ignore = "boots a machine"]
+fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
+    let name = "small-places";
+    story(name, |directory| {
+        let patient = directory.join("patient.img");
+        let readonly = directory.join("readonly.img");
+        for image in [&patient, &readonly] {
+            host(
+                Command::new("mke2fs")
+                    .args(["-q", "-t", "ext4"])
+                    .arg(image)
+                    .arg("160M"),
+                &[0],
+            )?;
+        }
+        let mut machine = Machine::new(name, Medium::of_the_day()?)
+            .disk(Disk::new("DYING001", &patient, Bus::Scsi))
+            .disk(Disk::new("DEST0002", &readonly, Bus::Virtio).read_only())
+            .start()?;
+        machine.log_in()?;
+        let console = &mut machine.console;
+        console
+            .run("mount /dev/disk/by-id/*DYING001 /mnt/asl/local")?
+            .ok()?;
+        console.run("asl store init /mnt/asl/local/rescue")?.ok()?;
+        let refused = console
+            .run(
+                "asl-capture disk /dev/disk/by-id/*DYING001 --store /mnt/asl/local/rescue --quiet",
+            )?
+            .status(1)?;
+        assert!(
+            refused.contains("error:") && refused.contains("hint:"),
+            "{refused}"
+        );
+        console.run("umount /mnt/asl/local")?.ok()?;
+
+        console
+            .run("mount -o ro /dev/disk/by-id/*DEST0002 /mnt/asl/local")?
+            .ok()?;
+        let refused = console
+            .run("asl store init /mnt/asl/local/rescue")?
+            .status(1)?;
+        assert!(refused.to_lowercase().contains("read-only"), "{refused}");
+        console.run("umount /mnt/asl/local")?.ok()?;
+
+        // Nothing is mounted there now: it would all go into memory.
+        let refused = console
+            .run("asl store init /mnt/asl/local/rescue")?
+            .status(1)?;
+        assert!(refused.contains("hint:"), "{refused}");
+        machine.power_off()
+    });
+}
+
+/// 16 GiB through a machine with 512 MiB, most of it in use by the system itself.
+#[test]
+#[ignore = "boots a machine"]
+fn a_big_disk_and_little_memory() {
+    let name = "small-memory";
+    story(name, |directory| {
+        const SIZE: u64 = 16 << 30;
+        let image = directory.join("patient.img");
+        let sparse = || -> std::io::Result<()> {
+            let mut file = File::create(&image)?;
+            file.set_len(SIZE)?;
+            let mut spread = Spread::new(9);
+            // A MiB in every GiB: enough to be met, little enough to be stored.
+            for place in 0..16 {
+                file.seek(SeekFrom::Start(
+                    (place << 30) + (spread.number() % 1000) * 4096,
+                ))?;
+                file.write_all(&spread.bytes(1 << 20))?;
+            }
+            Ok(())
+        };
+        sparse().expect("the story's directory can be written");
+        let destination = directory.join("destination.img");
+        host(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4"])
+                .arg(&destination)
+                .arg("512M"),
+            &[0],
+        )?;
+        let mut machine = Machine::new(name, Medium::of_the_day()?)
+            .disk(Disk::new("DYING001", &image, Bus::Virtio))
+            .disk(Disk::new("DEST0002", &destination, Bus::Virtio))
+            .start()?;
+        machine.log_in()?;
+        let console = &mut machine.console;
+        console
+            .run("mount /dev/disk/by-id/*DEST0002 /mnt/asl/local")?
+            .ok()?;
+        console.run("asl store init /mnt/asl/local/rescue")?.ok()?;
+        let captured = console
+            .run_within(
+                "asl-capture disk /dev/disk/by-id/*DYING001 --store /mnt/asl/local/rescue --quiet",
+                CAPTURE,
+            )?
+            .ok()?;
+        assert!(captured.contains("every byte was read"), "{captured}");
+        let killed = console
+            .run("dmesg | grep -c -i -E 'out of memory|oom-kill'")?
+            .status(1)?;
+        assert_eq!(killed.trim(), "0");
+        let machine_took = machine.up();
+        eprintln!("{name}: {} s", machine_took.as_secs());
+        fs::remove_file(&image).expect("it is there");
+        machine.power_off()
+    });
+}
