@@ -1,3 +1,5 @@
+//! What is carried to a new instance, and what is not.
+
 use std::sync::Arc;
 
 use asl_store::id::Digest;

@@ -1,3 +1,5 @@
+//! Links between domains: one encoding, and each refusal.
+
 use super::*;
 use crate::fixture::signer;
 use crate::tlog::{empty_root, leaf_hash, node_hash};

@@ -74,6 +74,13 @@ pub fn run(face: &Face, args: &Promote) -> Result {
         Target::New(root) if args.dry_run => run.preview(&root),
         Target::New(root) => {
             run.prove()?;
+            if let Some(prompt) = &prompt {
+                prompt.say(&format!(
+                    "It is that domain. You have none of your own below {} yet: one is founded \
+                     first, with keys of its own. What would be promoted is shown after that.",
+                    text::path(&root)
+                ));
+            }
             let (path, passphrase) = run.found(&root)?;
             run.promote(&path, Some(passphrase))
         }
