@@ -13,7 +13,7 @@ fn a_promotion_that_is_killed_goes_on_and_ends_whole() {
     } else {
         4
     };
-    let rescue = rescue(96 << 20);
+    let rescue = rescue(if kills > 10 { 512 << 20 } else { 96 << 20 });
     let before = tree(&rescue.store);
     // The personal domain first, so that every later run is the same command.
     let (code, minted) = json(&mut rescue.promote(&[
