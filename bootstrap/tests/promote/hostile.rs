@@ -8,10 +8,11 @@ use asl_bootstrap::lineage::{self, Level};
 use asl_bootstrap::policy::{Foreign, Refusal};
 use asl_bootstrap::promote::{Means, Progress, PromoteError, Source};
 use asl_bootstrap::sign::{Context, Signature};
-use asl_bootstrap::{Domain, Draft, Error, KeyFile, mint};
+use asl_bootstrap::trust::Trusted;
+use asl_bootstrap::{Compared, Domain, Draft, Error, KeyFile, Pin, mint};
 use asl_store::log::LogEnd;
 use asl_store::vfs::fault::FaultVfs;
-use asl_store::{Authority, Key, LogPosition, StoreWriter, format};
+use asl_store::{Authority, Key, LogPosition, StoreHandle, StoreWriter, format};
 
 use crate::fixture::{context, options, publish, signer};
 use crate::world::*;
@@ -60,6 +61,64 @@ fn stores_that_are_not_what_was_meant() {
     assert!(matches!(error, PromoteError::TargetNoDomain));
     let nothing = FaultVfs::new();
     assert!(Source::open(Arc::new(nothing)).is_err());
+}
+
+/// The workstation saw a newer manifest than the source has, or another one of the same age.
+#[test]
+fn manifests_that_are_not_those_that_were_seen() {
+    let (child, home) = (rescue(), founded(HOME));
+    let store = StoreHandle::open(Arc::new(child.clone())).unwrap();
+    let now = Pin::of(&Domain::read(&store).unwrap().unwrap().chain);
+    let newer = Pin {
+        version: now.version + 1,
+        head: Key([1; 32]),
+        ..now
+    };
+    let other = Pin {
+        epoch: Key([2; 32]),
+        head: Key([2; 32]),
+        ..now
+    };
+    for (pin, expected) in [
+        (
+            newer,
+            Compared::Rollback {
+                version: now.version,
+            },
+        ),
+        (other, Compared::Fork { theirs: now.epoch }),
+    ] {
+        let remembered = Trusted {
+            domain: fixed_id(RESCUE),
+            name: None,
+            manifest: Some(pin),
+            logs: Vec::new(),
+        };
+        let how = How {
+            remembered: Some(&remembered),
+            ..PLAIN
+        };
+        let error = promote_error(refused(&child, &home, &how));
+        assert_eq!(error.class(), Some(Class::Fork), "{error:?}");
+        let PromoteError::Manifest { pinned, found } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((*pinned, found), (pin, expected));
+    }
+    let seen = Trusted {
+        domain: fixed_id(RESCUE),
+        name: None,
+        manifest: Some(now),
+        logs: Vec::new(),
+    };
+    let how = How {
+        remembered: Some(&seen),
+        ..PLAIN
+    };
+    assert_eq!(
+        plan(&child, &home, &how).unwrap().manifest,
+        Some(Compared::Same)
+    );
 }
 
 fn log_of(vfs: &FaultVfs) -> String {
