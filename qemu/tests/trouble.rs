@@ -74,7 +74,7 @@ fn whole(machine: &mut Running, image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Covers C7.
+/// Covers K4.
 #[test]
 #[ignore = "boots a machine"]
 fn a_cable_comes_off_and_goes_into_another_port() {
