@@ -91,7 +91,7 @@ pub struct Means<'a> {
     pub child_keys: Option<&'a KeyFile>,
     /// Changes the description of a capture that gets another id, so that people can tell it from the other.
     pub relabel: Option<Relabel<'a>>,
-    /// Threads that check blocks.
+    /// Blocks that are brought and checked at once; at least one and at most 4 are.
     pub threads: usize,
     /// Told how it gets on.
     pub observer: &'a dyn PromoteObserver,

@@ -1,27 +1,12 @@
 //! The real program killed at random moments: nothing durable is lost, and the same
 //! command goes on until the image is whole.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+mod support;
+
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-fn program(name: &str) -> Command {
-    let built = match name {
-        "asl" => env!("CARGO_BIN_EXE_asl"),
-        _ => env!("CARGO_BIN_EXE_asl-capture"),
-    };
-    match std::env::var("ASL_TEST_BIN_DIR") {
-        Ok(dir) => Command::new(Path::new(&dir).join(name)),
-        Err(_) => Command::new(built),
-    }
-}
-
-fn json(command: &mut Command) -> (i32, serde_json::Value) {
-    let output = command.arg("--json").arg("--quiet").output().unwrap();
-    let value = serde_json::from_slice(&output.stdout);
-    let value = value.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), value)
-}
+use support::{json, program};
 
 /// Covers B10, K4. Everyday 4 kills, with `ASL_TEST_ALL` 20.
 #[test]

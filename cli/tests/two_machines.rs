@@ -1,31 +1,16 @@
 //! Two machines' worth of one personal domain: each captures, puts and removes in a store of its own; they meet in a directory that
 //! both can reach, by a program that is killed again and again; in the end they are equal and nothing is lost.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{json, program};
+
 const PASSPHRASE: &str = "correct horse battery staple";
-
-fn program(name: &str) -> Command {
-    let built = match name {
-        "asl" => env!("CARGO_BIN_EXE_asl"),
-        _ => env!("CARGO_BIN_EXE_asl-capture"),
-    };
-    match std::env::var("ASL_TEST_BIN_DIR") {
-        Ok(dir) => Command::new(Path::new(&dir).join(name)),
-        Err(_) => Command::new(built),
-    }
-}
-
-fn json(command: &mut Command) -> (i32, serde_json::Value) {
-    let output = command.arg("--json").arg("--quiet").output().unwrap();
-    let value = serde_json::from_slice(&output.stdout);
-    let value = value
-        .unwrap_or_else(|_| panic!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), value)
-}
 
 fn succeeds(command: &mut Command) -> serde_json::Value {
     let (code, value) = json(command);

@@ -219,7 +219,10 @@ impl Mover<'_> {
                 shown.insert(*key);
             }
         }
-        self.hide(&mut shown)
+        self.hide(&mut shown)?;
+        // What an earlier run staged that came another way since; what stays takes room and nothing else.
+        let _ = unstage(&**self.writer.handle().vfs());
+        Ok(())
     }
 
     /// Takes what the target lacks of a block that is whole.

@@ -144,7 +144,7 @@ pub struct Promote {
     #[arg(long)]
     pub accept_damaged: bool,
 
-    /// Take a store whose log had to be made again from its blocks
+    /// Take a store whose log was made again from its blocks (no program makes one yet)
     #[arg(long)]
     pub accept_rebuilt: bool,
 

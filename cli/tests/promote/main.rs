@@ -3,11 +3,15 @@
 
 mod hostile;
 mod killed;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
+
+use support::{json, program};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -42,25 +46,6 @@ impl Rescue {
             .args(more);
         command
     }
-}
-
-fn program(name: &str) -> Command {
-    let built = match name {
-        "asl" => env!("CARGO_BIN_EXE_asl"),
-        "asl-capture" => env!("CARGO_BIN_EXE_asl-capture"),
-        _ => env!("CARGO_BIN_EXE_asl-promote"),
-    };
-    match std::env::var("ASL_TEST_BIN_DIR") {
-        Ok(dir) => Command::new(Path::new(&dir).join(name)),
-        Err(_) => Command::new(built),
-    }
-}
-
-fn json(command: &mut Command) -> (i32, serde_json::Value) {
-    let output = command.arg("--json").arg("--quiet").output().unwrap();
-    let value = serde_json::from_slice(&output.stdout);
-    let value = value.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), value)
 }
 
 fn succeeds(command: &mut Command) {
