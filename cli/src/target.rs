@@ -10,7 +10,6 @@
 //! Only what the kernel and udev know already is asked for; nothing is opened, nothing is written.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 use asl_capture::inventory::{
@@ -19,7 +18,7 @@ use asl_capture::inventory::{
 };
 
 use crate::error::{CliError, Result};
-use crate::machine::SurveyedDisk;
+use crate::machine::{SurveyedDisk, boot_labels, has_label};
 use crate::text;
 
 /// Characters of a serial number that the user must know.
@@ -214,49 +213,6 @@ fn names_of(source: &Source) -> Vec<(u8, String)> {
 fn is_loop_partition(name: &str) -> bool {
     let number = name.strip_prefix("part");
     number.is_some_and(|number| number.parse::<u64>().is_ok())
-}
-
-/// Labels and UUIDs of the filesystems by which a live system found what it was started from, which may be unmounted by now, as
-/// its kernel was told (mkinitcpio-archiso, dracut's dmsquash-live, Debian's live-boot).
-fn boot_labels(system: &SystemPaths) -> BTreeSet<String> {
-    let cmdline = fs::read_to_string(system.proc.join("cmdline")).unwrap_or_default();
-    let mut labels = BTreeSet::new();
-    for word in cmdline.split_ascii_whitespace() {
-        let Some((name, value)) = word.split_once('=') else {
-            continue;
-        };
-        if !matches!(
-            name,
-            "archisolabel"
-                | "archisosearchuuid"
-                | "archisodevice"
-                | "img_dev"
-                | "root"
-                | "bootfrom"
-                | "live-media"
-        ) {
-            continue;
-        }
-        let value = value.strip_prefix("live:").unwrap_or(value);
-        let value = match value.split_once('=') {
-            Some(("LABEL" | "UUID" | "CDLABEL", value)) => value,
-            Some(_) => continue,
-            None => value.rsplit('/').next().unwrap_or(value),
-        };
-        if !value.is_empty() {
-            labels.insert(value.to_owned());
-        }
-    }
-    labels
-}
-
-fn has_label(disk: &Disk, labels: &BTreeSet<String>) -> bool {
-    let parts = disk.partitions.iter().map(|part| &part.contents);
-    let mut contents = parts.chain([&disk.contents]);
-    contents.any(|contents| {
-        let mut names = [&contents.label, &contents.uuid].into_iter().flatten();
-        names.any(|name| labels.contains(name))
-    })
 }
 
 #[cfg(test)]

@@ -149,8 +149,10 @@ pub fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "…"
+    // In ASCII: a serial line or a rescue system's console may show nothing else.
+    let mark = &"..."[..width.min(3)];
+    let kept: String = text.chars().take(width - mark.len()).collect();
+    kept + mark
 }
 
 #[cfg(test)]
@@ -220,6 +222,8 @@ mod tests {
     #[test]
     fn long_text_is_cut_visibly() {
         assert_eq!(fit("abcdef", 6), "abcdef");
-        assert_eq!(fit("abcdefg", 6), "abcde…");
+        assert_eq!(fit("abcdefg", 6), "abc...");
+        assert_eq!(fit("äöüßäöü", 6), "äöü...");
+        assert_eq!(fit("abcdefg", 2), "..");
     }
 }

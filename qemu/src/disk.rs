@@ -27,11 +27,8 @@ pub enum Bus {
     Nvme,
     /// USB mass storage.
     Usb,
-}
-
-impl Bus {
-    /// Every bus, for stories that go through all of them.
-    pub const ALL: [Self; 5] = [Self::Virtio, Self::Scsi, Self::Sata, Self::Nvme, Self::Usb];
+    /// USB attached SCSI, as newer USB disks speak it. It is not pulled and plugged in stories.
+    Uas,
 }
 
 /// `ENODATA`, which QEMU's SCSI disks report as an unrecovered read error.
@@ -46,6 +43,8 @@ pub struct Disk {
     bad: BTreeSet<u64>,
     read_bytes_per_second: Option<u64>,
     read_only: bool,
+    log: Option<PathBuf>,
+    name: Option<(String, String)>,
 }
 
 /// What a machine did with a disk, as QEMU counted it.
@@ -72,7 +71,16 @@ impl Disk {
             bad: BTreeSet::new(),
             read_bytes_per_second: None,
             read_only: false,
+            log: None,
+            name: None,
         }
+    }
+
+    /// What it calls itself, on SATA and UAS: vendor and product.
+    #[must_use]
+    pub fn named(mut self, vendor: &str, product: &str) -> Self {
+        self.name = Some((vendor.to_owned(), product.to_owned()));
+        self
     }
 
     /// These sectors of 512 bytes cannot be read.
@@ -93,6 +101,13 @@ impl Disk {
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Keeps every write and flush in this file, for [`crate::Writes`].
+    #[must_use]
+    pub fn logged(mut self, log: impl Into<PathBuf>) -> Self {
+        self.log = Some(log.into());
         self
     }
 
@@ -127,6 +142,14 @@ impl Disk {
             }));
             below = format!("{name}-debug");
         }
+        if let Some(log) = &self.log {
+            fs::write(log, []).map_err(Error::host("cannot write", log))?;
+            nodes.push(json!({
+                "driver": "blklogwrites", "node-name": format!("{name}-logged"), "file": below,
+                "log": {"driver": "file", "filename": log}, "log-sector-size": 512,
+            }));
+            below = format!("{name}-logged");
+        }
         if let Some(rate) = self.read_bytes_per_second {
             objects.push(json!({"qom-type": "throttle-group", "id": format!("{name}-limit"), "limits": {"bps-read": rate}}));
             nodes.push(json!({
@@ -153,7 +176,7 @@ impl Disk {
     pub(crate) fn device(&self, bus: Bus, port: &str) -> Value {
         let serial = self.serial.as_str();
         let id = format!("disk-{serial}");
-        match bus {
+        let mut device = match bus {
             Bus::Virtio => {
                 json!({"driver": "virtio-blk-pci", "id": id, "drive": serial, "serial": serial, "bus": port})
             }
@@ -169,7 +192,32 @@ impl Disk {
             Bus::Usb => {
                 json!({"driver": "usb-storage", "id": id, "drive": serial, "serial": serial, "bus": "usb.0"})
             }
+            Bus::Uas => {
+                let bus = format!("{}.0", self.bridge());
+                json!({"driver": "scsi-hd", "id": id, "drive": serial, "serial": serial, "bus": bus})
+            }
+        };
+        match (bus, &self.name) {
+            (Bus::Sata, Some((vendor, product))) => {
+                device["model"] = format!("{vendor} {product}").into();
+            }
+            (Bus::Uas, Some((vendor, product))) => {
+                device["vendor"] = vendor.as_str().into();
+                device["product"] = product.as_str().into();
+            }
+            _ => {}
         }
+        device
+    }
+
+    /// What stands between a disk's own bus and the machine's, if anything does.
+    pub(crate) fn bridge_device(&self) -> Option<Value> {
+        let device = json!({"driver": "usb-uas", "id": self.bridge(), "bus": "usb.0"});
+        (self.bus == Bus::Uas).then_some(device)
+    }
+
+    fn bridge(&self) -> String {
+        format!("bridge-{}", self.serial)
     }
 }
 

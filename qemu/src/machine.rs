@@ -61,6 +61,7 @@ pub struct Machine {
     memory_mib: u32,
     disks: Vec<Disk>,
     network: bool,
+    screen: bool,
 }
 
 /// A machine that runs. Dropping it switches it off at once.
@@ -97,6 +98,7 @@ impl Machine {
             plug: Plug::Cd,
             disks: Vec::new(),
             network: false,
+            screen: true,
         }
     }
 
@@ -132,6 +134,13 @@ impl Machine {
     #[must_use]
     pub fn network(mut self) -> Self {
         self.network = true;
+        self
+    }
+
+    /// Without a screen: what there is to see comes over the serial line.
+    #[must_use]
+    pub fn headless(mut self) -> Self {
+        self.screen = false;
         self
     }
 
@@ -193,7 +202,7 @@ impl Machine {
             "-display",
             "none",
             "-vga",
-            "std",
+            if self.screen { "std" } else { "none" },
             "-no-reboot",
         ]);
         command.args(["-nodefaults", "-no-user-config"]);
@@ -243,6 +252,9 @@ impl Machine {
         let mut sata_used = 0;
         for disk in &self.disks {
             command.args(disk.backend(&directory)?);
+            if let Some(bridge) = disk.bridge_device() {
+                command.arg("-device").arg(bridge.to_string());
+            }
             let port = match disk.bus {
                 Bus::Sata => format!("ide.{sata_used}"),
                 _ => format!("port{ports_used}"),
@@ -384,6 +396,59 @@ impl Running {
             self.ports_used += 1;
         }
         self.qmp.order("device_add", device)?;
+        Ok(())
+    }
+
+    /// The device that the guest has for a disk, as soon as it has one.
+    pub fn device(&mut self, serial: &str) -> Result<String> {
+        let find = format!("ls -d /dev/disk/by-id/*{serial}* | grep -v -e -part | head -n 1");
+        let wait = "for i in $(seq 60); do d=$({}); [ -z \"$d\" ] || break; sleep 1; done 2>/dev/null; readlink -f $d";
+        let found = self
+            .console
+            .run_within(&wait.replace("{}", &find), 2 * LET_GO)?
+            .ok()?;
+        Ok(found.trim().to_owned())
+    }
+
+    /// Mounts a disk where the greeting says, and makes a store there the one that is meant.
+    pub fn mount(&mut self, serial: &str) -> Result<()> {
+        let device = self.device(serial)?;
+        self.console
+            .run_within(&format!("mount {device} /mnt/asl/local"), LET_GO)?
+            .ok()?;
+        self.console
+            .run("export ASL_STORE=/mnt/asl/local/rescue")?
+            .ok()?;
+        Ok(())
+    }
+
+    /// Types on the machine's own keyboard, which has letters of a US layout.
+    pub fn type_keys(&mut self, keys: &str) -> Result<()> {
+        for key in keys.chars() {
+            let (name, shift) = match key {
+                'a'..='z' | '0'..='9' => (key.to_string(), false),
+                'A'..='Z' => (key.to_ascii_lowercase().to_string(), true),
+                '\n' => ("ret".to_owned(), false),
+                ' ' => ("spc".to_owned(), false),
+                '-' => ("minus".to_owned(), false),
+                '/' => ("slash".to_owned(), false),
+                '.' => ("dot".to_owned(), false),
+                _ => {
+                    return Err(Error::Refused {
+                        order: "send-key".to_owned(),
+                        answer: format!("no key for {key:?}"),
+                    });
+                }
+            };
+            let mut pressed = vec![json!({"type": "qcode", "data": name})];
+            if shift {
+                pressed.insert(0, json!({"type": "qcode", "data": "shift"}));
+            }
+            self.qmp
+                .order("send-key", json!({"keys": pressed, "hold-time": 20}))?;
+            // The guest takes its time for each.
+            thread::sleep(Duration::from_millis(60));
+        }
         Ok(())
     }
 

@@ -49,21 +49,21 @@ fn customized(name: &str, firmware: Firmware) {
     });
 }
 
-/// Covers K2.
+/// Covers K1, K2, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn the_added_boot_entry_is_the_default_of_a_bios() {
     customized("overlay-bios", Firmware::Bios);
 }
 
-/// Covers K2.
+/// Covers K1, K2, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn the_added_boot_entry_is_the_default_of_uefi() {
     customized("overlay-uefi", Firmware::Uefi);
 }
 
-/// Covers K2.
+/// Covers K1, K2, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn a_second_module_lies_beside_ours() {
@@ -104,6 +104,7 @@ fn a_second_module_lies_beside_ours() {
     });
 }
 
+/// Covers K2, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn a_damaged_module_is_left_out_and_named() {

@@ -13,7 +13,7 @@ use asl_qemu::{Bus, Disk, Machine, Medium, Spread, host, story};
 
 const CAPTURE: Duration = Duration::from_secs(1200);
 
-/// Covers K3.
+/// Covers K3, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
@@ -69,7 +69,55 @@ fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
     });
 }
 
+/// Nothing but a serial line of 80 by 24, and no disk but the medium's own.
+///
+/// Covers K2, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn no_disks_no_screen_no_colours() {
+    let name = "small-bare";
+    story(name, |_| {
+        let mut machine = Machine::new(name, Medium::ours()?).headless().start()?;
+        let greeting = machine.log_in()?;
+        assert!(
+            greeting.contains("no other disk: check cables"),
+            "{greeting}"
+        );
+        assert_eq!(greeting.matches("BOOT MEDIUM").count(), 1, "{greeting}");
+        assert!(!greeting.contains("/dev/loop"), "{greeting}");
+        let shown = greeting.rsplit("This machine's disks").next();
+        for line in shown.unwrap_or_default().lines() {
+            assert!(line.is_ascii() && line.len() <= 80, "{line:?}");
+        }
+        let log = machine.directory().join("serial.log");
+        let bytes = || fs::read(&log).expect("the harness keeps it");
+        let before = bytes().len();
+        let console = &mut machine.console;
+        let size = console.run("stty size")?.ok()?;
+        assert_eq!(size.trim(), "24 80");
+        for command in [
+            "NO_COLOR=1 asl disks",
+            "NO_COLOR=1 asl --help",
+            "NO_COLOR=1 asl-capture disk --help",
+        ] {
+            let shown = console.run(command)?.ok()?;
+            for line in shown.lines() {
+                assert!(line.is_ascii() && line.len() <= 80, "{command}: {line:?}");
+            }
+        }
+        // Not as the harness shows it, but byte for byte as it came over the line.
+        let raw = bytes().split_off(before);
+        assert!(!raw.contains(&0x1b), "{}", String::from_utf8_lossy(&raw));
+        // Nowhere to go, and it says so.
+        let refused = console.run("asl store init /mnt/asl/local/rescue")?;
+        assert!(refused.status(1)?.contains("nothing is mounted on"));
+        machine.power_off()
+    });
+}
+
 /// 16 GiB through a machine with 512 MiB, most of it in use by the system itself.
+///
+/// Covers K4, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn a_big_disk_and_little_memory() {

@@ -11,13 +11,15 @@ use std::{
     time::Duration,
 };
 
-use asl_qemu::{Bus, Disk, Machine, Medium, Result, Running, Spread, host, story};
+use asl_qemu::{
+    Bus, Disk, FileSystem, Machine, Medium, Patient, Result, Running, Spread, Writes, host,
+    program, story,
+};
 
 /// A disk that takes half a minute to read, so that there is a middle.
 const PATIENT_BYTES: usize = 96 << 20;
 const SLOW: u64 = 3 << 20;
 const CAPTURE: Duration = Duration::from_secs(300);
-const STORE: &str = "/mnt/asl/local/rescue";
 
 fn patient(directory: &Path) -> PathBuf {
     let image = directory.join("patient.img");
@@ -26,39 +28,10 @@ fn patient(directory: &Path) -> PathBuf {
     image
 }
 
-fn destination(directory: &Path, size: &str) -> Result<PathBuf> {
+fn destination(directory: &Path, mib: u64) -> Result<PathBuf> {
     let image = directory.join("destination.img");
-    host(
-        Command::new("mke2fs")
-            .args(["-q", "-t", "ext4", "-L", "rescue"])
-            .arg(&image)
-            .arg(size),
-        &[0],
-    )?;
+    FileSystem::Ext4.image(&image, mib)?;
     Ok(image)
-}
-
-/// The device that has this serial number now.
-fn device(machine: &mut Running, serial: &str) -> Result<String> {
-    let find = format!("ls -d /dev/disk/by-id/*{serial}* | grep -v -e -part | head -n 1");
-    let found = machine
-        .console
-        .run(&format!("for i in $(seq 60); do d=$({find}); [ -z \"$d\" ] || break; sleep 1; done 2>/dev/null; readlink -f $d"))?
-        .ok()?;
-    Ok(found.trim().to_owned())
-}
-
-fn mount(machine: &mut Running) -> Result<()> {
-    let destination = device(machine, "DEST0002")?;
-    machine
-        .console
-        .run(&format!("mount {destination} /mnt/asl/local"))?
-        .ok()?;
-    machine
-        .console
-        .run(&format!("export ASL_STORE={STORE}"))?
-        .ok()?;
-    Ok(())
 }
 
 /// The finished capture's image is the disk, byte for byte.
@@ -74,7 +47,7 @@ fn whole(machine: &mut Running, image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Covers K4.
+/// Covers K4, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn a_cable_comes_off_and_goes_into_another_port() {
@@ -85,15 +58,15 @@ fn a_cable_comes_off_and_goes_into_another_port() {
             .disk(Disk::new("DYING001", &image, Bus::Usb).slow(SLOW))
             .disk(Disk::new(
                 "DEST0002",
-                destination(directory, "256M")?,
+                destination(directory, 256)?,
                 Bus::Virtio,
             ))
             .start()?;
         machine.log_in()?;
-        mount(&mut machine)?;
+        machine.mount("DEST0002")?;
         machine.console.run("asl store init $ASL_STORE")?.ok()?;
 
-        let dying = device(&mut machine, "DYING001")?;
+        let dying = machine.device("DYING001")?;
         let end = machine
             .console
             .start(&format!("asl-capture disk {dying} --label patient --quiet"))?;
@@ -110,7 +83,7 @@ fn a_cable_comes_off_and_goes_into_another_port() {
         assert!(captures.contains("\"unreadable_bytes\":0"), "{captures}");
 
         machine.plug("DYING001", Bus::Scsi)?;
-        let back = device(&mut machine, "DYING001")?;
+        let back = machine.device("DYING001")?;
         machine
             .console
             .run_within(
@@ -123,13 +96,14 @@ fn a_cable_comes_off_and_goes_into_another_port() {
     });
 }
 
+/// Covers K4, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn the_power_fails_three_times() {
     let name = "trouble-power";
     story(name, |directory| {
         let image = patient(directory);
-        let destination = destination(directory, "256M")?;
+        let destination = destination(directory, 256)?;
         let mut read_bytes = 0;
         for round in 0..4 {
             let mut machine = Machine::new(name, Medium::of_the_day()?)
@@ -137,11 +111,11 @@ fn the_power_fails_three_times() {
                 .disk(Disk::new("DEST0002", &destination, Bus::Virtio))
                 .start()?;
             machine.log_in()?;
-            mount(&mut machine)?;
+            machine.mount("DEST0002")?;
             if round == 0 {
                 machine.console.run("asl store init $ASL_STORE")?.ok()?;
             }
-            let dying = device(&mut machine, "DYING001")?;
+            let dying = machine.device("DYING001")?;
             let before = machine.stats("DYING001")?.read_bytes;
             let end = machine
                 .console
@@ -168,6 +142,7 @@ fn the_power_fails_three_times() {
     });
 }
 
+/// Covers K4, K7.
 #[test]
 #[ignore = "boots a machine"]
 fn the_destination_is_full() {
@@ -178,12 +153,12 @@ fn the_destination_is_full() {
             .disk(Disk::new("DYING001", &image, Bus::Nvme))
             .disk(Disk::new(
                 "DEST0002",
-                destination(directory, "256M")?,
+                destination(directory, 256)?,
                 Bus::Sata,
             ))
             .start()?;
         machine.log_in()?;
-        mount(&mut machine)?;
+        machine.mount("DEST0002")?;
         machine.console.run("asl store init $ASL_STORE")?.ok()?;
         machine
             .console
@@ -192,7 +167,7 @@ fn the_destination_is_full() {
                 CAPTURE,
             )?
             .ok()?;
-        let dying = device(&mut machine, "DYING001")?;
+        let dying = machine.device("DYING001")?;
         let stopped = machine
             .console
             .run_within(
@@ -214,4 +189,144 @@ fn the_destination_is_full() {
         whole(&mut machine, &image)?;
         machine.power_off()
     });
+}
+
+/// The destination's writes are kept in their order. Whatever moment the power fails at, and whatever part of what was
+/// not flushed is lost with it: the store opens, and has at least what the capture had called safe by then.
+///
+/// Covers K4, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn what_was_called_safe_survives_a_cut_between_any_two_writes() {
+    let name = "trouble-writes";
+    story(name, |directory| {
+        let patient = Patient::new(directory, 6, 64, 0)?;
+        let image = destination(directory, 192)?;
+        let fresh = directory.join("fresh.img");
+        host(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .args([&image, &fresh]),
+            &[0],
+        )?;
+        let log = directory.join("writes");
+        let log_bytes = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        let mut machine = Machine::new(name, Medium::of_the_day()?)
+            .disk(patient.disk(Bus::Virtio).slow(SLOW))
+            .disk(Disk::new("DEST0002", &image, Bus::Virtio).logged(&log))
+            .start()?;
+        machine.log_in()?;
+        machine.mount("DEST0002")?;
+        machine.console.run("asl store init $ASL_STORE")?.ok()?;
+        machine.console.run("sync")?.ok()?;
+        let begun = log_bytes();
+
+        // What was said to be safe, and how long the log was by the time that it was read here.
+        let mut safe: Vec<(u64, u64)> = vec![(begun, 0)];
+        let dying = machine.device(Patient::SERIAL)?;
+        machine.console.start(&format!(
+            "asl-capture disk {dying} --label patient --events --quiet"
+        ))?;
+        while safe.last().is_none_or(|(_, bytes)| *bytes < 40 << 20) {
+            machine.console.expect("\"durable_bytes\":", CAPTURE)?;
+            let number = machine.console.expect(",", CAPTURE)?;
+            let bytes = number.trim_end_matches(',').parse().unwrap_or(0);
+            safe.push((log_bytes(), bytes));
+        }
+        machine.cut_power()?;
+
+        let writes = Writes::read(&log)?;
+        let first = writes.within(begun);
+        let mut chance = Spread::new(11);
+        let mut cuts: Vec<usize> = (0..CUTS)
+            .map(|nth| first + (writes.len() - first) * nth / CUTS)
+            .collect();
+        // The moments right before and after something was called safe.
+        for (length, _) in safe.iter().skip(2).step_by(4) {
+            let count = writes.within(*length);
+            cuts.extend([count.saturating_sub(1).max(first), count]);
+        }
+        cuts.push(writes.len());
+        cuts.sort_unstable();
+        cuts.dedup();
+        let asl = program("asl")?;
+        let mut least = u64::MAX;
+        for cut in cuts {
+            let copy = directory.join("cut.img");
+            host(
+                Command::new("cp")
+                    .arg("--sparse=always")
+                    .args([&fresh, &copy]),
+                &[0],
+            )?;
+            writes.replay(&copy, cut, &mut chance)?;
+            let mut told = safe.iter().rev();
+            let told = told.find(|(length, _)| writes.within(*length) <= cut);
+            let told = told.map_or(0, |(_, bytes)| *bytes);
+            let mounted = FileSystem::Ext4.mount_writable(&copy)?;
+            let store = mounted.path().join("rescue");
+            host(
+                Command::new(&asl)
+                    .args(["store", "verify", "--store"])
+                    .arg(&store),
+                &[0],
+            )?;
+            let kept = rescued(&asl, &store, &directory.join("out.img"), &patient)?;
+            assert!(
+                kept >= told,
+                "cut {cut}: {kept} bytes, {told} had been called safe"
+            );
+            least = least.min(kept - told);
+        }
+        eprintln!(
+            "{name}: {} writes, {} reports; never less than called safe, at least {} KiB more",
+            writes.len() - first,
+            safe.len(),
+            least >> 10
+        );
+        Ok(())
+    });
+}
+
+/// Moments at which the power fails, evenly over the capture.
+const CUTS: usize = 12;
+
+/// Bytes of the disk that an unfinished capture in this store has, all of them compared with the disk's.
+fn rescued(asl: &Path, store: &Path, out: &Path, patient: &Patient) -> Result<u64> {
+    let listed = host(
+        Command::new(asl)
+            .args(["captures", "--json", "--store"])
+            .arg(store),
+        &[0],
+    )?;
+    if !String::from_utf8_lossy(&listed).contains("\"patient\"") {
+        return Ok(0);
+    }
+    // As if the disk were lost: then what there is becomes an image.
+    host(
+        Command::new(program("asl-capture")?)
+            .args(["finish", "patient", "--store"])
+            .arg(store),
+        &[0, 3],
+    )?;
+    let _ = fs::remove_file(out);
+    host(
+        Command::new(asl)
+            .args(["export", "patient"])
+            .arg(out)
+            .args(["--fill", "pattern:5a", "--quiet", "--store"])
+            .arg(store),
+        &[0, 3],
+    )?;
+    let got = fs::read(out).expect("it was just written");
+    assert_eq!(got.len(), patient.bytes.len());
+    let mut kept = 0;
+    for (nth, (one, other)) in got.chunks(512).zip(patient.bytes.chunks(512)).enumerate() {
+        if one == other {
+            kept += one.len() as u64;
+        } else {
+            assert!(one.iter().all(|byte| *byte == 0x5a), "sector {nth}");
+        }
+    }
+    Ok(kept)
 }

@@ -173,13 +173,7 @@ pub fn examine(
         prev,
         continues,
         scan,
-    } = history::standing(
-        source,
-        &child.domain,
-        &parent,
-        pin,
-        (request.fork, request.accept_rebuilt),
-    )?;
+    } = history::standing(source, &child.domain, &parent, pin, request.fork)?;
     let asked = match request.level {
         crate::lineage::Level::Bytes => Foreign::Bytes,
         crate::lineage::Level::Semantics => Foreign::Semantics,

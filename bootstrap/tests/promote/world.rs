@@ -184,7 +184,6 @@ pub fn finished(store: &StoreHandle) -> Vec<Done> {
 pub struct How<'a> {
     pub level: Level,
     pub fork: bool,
-    pub accept_rebuilt: bool,
     pub accept_damaged: bool,
     pub both: bool,
     pub expect: Option<DomainId>,
@@ -195,7 +194,6 @@ pub struct How<'a> {
 pub const PLAIN: How<'_> = How {
     level: Level::Semantics,
     fork: false,
-    accept_rebuilt: false,
     accept_damaged: false,
     both: false,
     expect: None,
@@ -214,7 +212,6 @@ pub fn plan(child: &FaultVfs, target: &FaultVfs, how: &How<'_>) -> Result<Plan> 
         expect: how.expect.unwrap_or_else(|| fixed_id(RESCUE)),
         level: how.level,
         fork: how.fork,
-        accept_rebuilt: how.accept_rebuilt,
         accept_damaged: how.accept_damaged,
         finished: &finished,
         captures: how.captures,

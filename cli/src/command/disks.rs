@@ -42,6 +42,12 @@ impl Outcome for Disks {
         for listed in &self.disks {
             listed.show(out)?;
         }
+        if self.disks.iter().all(|listed| listed.boot_medium) {
+            writeln!(
+                out,
+                "no other disk: check cables and power, then look again"
+            )?;
+        }
         Ok(())
     }
 }
@@ -63,7 +69,7 @@ impl Outcome for SurveyedDisk {
             about.push(format!("serial {serial}"));
         }
         if self.boot_medium {
-            about.push("STARTED FROM THIS".to_owned());
+            about.push("BOOT MEDIUM".to_owned());
         }
         if let Some(words) = self.health.words() {
             about.push(words.to_uppercase());
@@ -151,9 +157,8 @@ pub fn run(face: &Face) -> Result {
         disks: machine::survey(&SystemPaths::default()),
     })?;
     if face.report.is_human() {
-        face.report.note(
-            "health is unknown where nothing is said: no disk was asked (smartctl -H DEVICE asks)",
-        );
+        face.report
+            .note("health is unknown where nothing is said; to ask: smartctl -H DEVICE");
     }
     Ok(Exit::Complete)
 }
@@ -231,12 +236,17 @@ mod tests {
             destinations: Vec::new(),
             disk,
         };
-        let mut shown = Vec::new();
-        let disks = Disks {
-            disks: vec![listed],
+        let shown = |disks| {
+            let mut shown = Vec::new();
+            Disks { disks }.show(&mut shown).unwrap();
+            String::from_utf8(shown).unwrap()
         };
-        disks.show(&mut shown).unwrap();
-        let shown = String::from_utf8(shown).unwrap();
+        let other = SurveyedDisk {
+            boot_medium: false,
+            ..listed.clone()
+        };
+        assert!(!shown(vec![listed.clone(), other]).contains("no other disk"));
+        let shown = shown(vec![listed]);
         assert!(
             shown.lines().all(|line| line.chars().count() <= 80),
             "{shown}"
@@ -246,8 +256,9 @@ mod tests {
             "crypto_LUKS",
             "MOUNTED rw",
             "DOES NOT ANSWER",
-            "STARTED FROM",
+            "BOOT MEDIUM",
             "SERIAL",
+            "no other disk",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }

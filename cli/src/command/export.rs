@@ -144,7 +144,7 @@ pub fn run(face: &Face, args: &Export) -> Result {
     let (report, dest) = if args.dest == Path::new("-") {
         if io::stdout().is_terminal() {
             return Err(CliError::usage("standard output is a terminal")
-                .hint("send it to a file or a program: … | COMMAND"));
+                .hint("send it to a file or a program: ... | COMMAND"));
         }
         let mut out = io::stdout().lock();
         let report =

@@ -95,7 +95,7 @@ fn unfit(system: &SystemPaths, surveyed: &SurveyedDisk) -> Option<String> {
         Verdict::Offline => {
             return Some("does not answer: check cable and power, then begin again".to_owned());
         }
-        Verdict::Worn | Verdict::Unknown => {}
+        Verdict::Worn | Verdict::Failing | Verdict::Unknown => {}
     }
     if surveyed.boot_medium {
         return Some("this system was started from it".to_owned());

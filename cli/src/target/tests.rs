@@ -1,5 +1,6 @@
 //! Against a fabricated machine: a disk with the running system, a stick, the patient.
 
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 

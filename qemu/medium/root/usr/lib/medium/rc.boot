@@ -12,6 +12,15 @@ echo "3 4 1 3" >/proc/sys/kernel/printk
 hostname -F /etc/hostname
 ip link set lo up
 
+# Nodes of drivers that are loaded once somebody opens them: without /dev/fuse there is no sshfs.
+while read -r module node number; do
+  [ "$module" != "#" ] || continue
+  mkdir -p "/dev/$(dirname "$node")"
+  type=${number%%[0-9]*}
+  number=${number#"$type"}
+  [ -e "/dev/$node" ] || mknod -m 0600 "/dev/$node" "$type" "${number%:*}" "${number#*:}"
+done <"/usr/lib/modules/$(uname -r)/modules.devname"
+
 /usr/lib/systemd/systemd-udevd --daemon >/dev/null 2>&1
 # Not the hundreds of terminals, processors and clocks, about which there is nothing to be done.
 few="--subsystem-nomatch=bdi --subsystem-nomatch=clockevents --subsystem-nomatch=clocksource --subsystem-nomatch=cpu"
