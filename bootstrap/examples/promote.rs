@@ -140,6 +140,7 @@ fn promote(source: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
         expect: child.id(),
         level: Level::Semantics,
         fork: false,
+        accept_rebuilt: false,
         accept_damaged: false,
         finished: &[],
         captures: None,

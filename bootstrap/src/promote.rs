@@ -69,6 +69,8 @@ pub struct Request<'a> {
     pub level: Level,
     /// Another history than the one that is known is taken over apart from that.
     pub fork: bool,
+    /// A log that lost records and was made again is taken for what it was.
+    pub accept_rebuilt: bool,
     /// What is damaged is left out instead of refused.
     pub accept_damaged: bool,
     /// The source's finished captures, as the library that made them knows them.
@@ -140,7 +142,8 @@ pub struct Promoted {
     pub incomplete: Vec<(SessionId, u64)>,
     /// The target's domain afterwards.
     pub domain: Domain,
-    /// The source's log as it was read, for [`Trust::pin`](crate::trust::Trust::pin) with [`Plan::child`]'s chain. A fork moves no
+    /// The source's log as it was read, for [`Trust::pin`](crate::trust::Trust::pin), or
+    /// [`pin_rebuilt`](crate::trust::Trust::pin_rebuilt) where one was accepted, with [`Plan::child`]'s chain. A fork moves no
     /// pin.
     pub seen: Option<LogSeen>,
 }

@@ -409,6 +409,19 @@ impl<'v> Trust<'v> {
     /// # Errors
     /// [`TrustError`]; after [`TrustError::Busy`] read the logs and try again. [`FileError`].
     pub fn pin(&self, chain: &Chain, logs: &[LogSeen]) -> Result<Moved> {
+        self.move_pins(chain, logs, false)
+    }
+
+    /// Like [`pin`](Self::pin) for logs that lost records and were made again, which somebody accepted: what was remembered of these logs is
+    /// replaced, however they compare.
+    ///
+    /// # Errors
+    /// Those of [`pin`](Self::pin), but none about a log.
+    pub fn pin_rebuilt(&self, chain: &Chain, logs: &[LogSeen]) -> Result<Moved> {
+        self.move_pins(chain, logs, true)
+    }
+
+    fn move_pins(&self, chain: &Chain, logs: &[LogSeen], rebuilt: bool) -> Result<Moved> {
         let domain = chain.domain();
         let _lock = self.lock()?;
         let known = self.get(&domain)?;
@@ -421,9 +434,12 @@ impl<'v> Trust<'v> {
         let mut trusted = known.clone();
         trusted.manifest = Some(Pin::of(chain));
         for seen in logs {
-            let found = trusted.check_log(seen)?;
-            if found == LogCompared::Same {
+            let found = trusted.check_log(seen);
+            if matches!(found, Ok(LogCompared::Same)) {
                 continue;
+            }
+            if !rebuilt {
+                found?;
             }
             moved.logs += 1;
             match trusted

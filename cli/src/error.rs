@@ -186,7 +186,7 @@ impl CliError {
             StoreError::Damaged { .. }
             | StoreError::LogDamaged { .. }
             | StoreError::LogTailLost { .. }
-            | StoreError::LogUnrepairable { .. } => Exit::Integrity,
+            | StoreError::LogBroken { .. } => Exit::Integrity,
             StoreError::NotAStore if has_blocks(store) => Exit::Integrity,
             error if is_planted(error) => Exit::Integrity,
             _ => Exit::Failed,
@@ -334,9 +334,9 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
             "if no better copy of the store exists, go on with what is left: \
              asl store repair --accept-lost-records --store {place}"
         ),
-        StoreError::LogUnrepairable { .. } => format!(
-            "get out what can be read (asl captures --store {place}), and go on in a new store: \
-             asl store init PATH"
+        StoreError::LogBroken { .. } => format!(
+            "if no better copy of the store exists, make the log again from what is left of it and from the blocks: \
+             asl store repair --accept-lost-records --store {place}"
         ),
         StoreError::NotFound(_) => format!("list what there is: asl ls --store {place}"),
         StoreError::NoSnapshot(_) | StoreError::NoPosition { .. } => {
@@ -432,7 +432,7 @@ mod tests {
                 "--accept-lost-records --store /mnt/usb",
             ),
             (
-                StoreError::LogUnrepairable {
+                StoreError::LogBroken {
                     what: "x".into(),
                     readable: LogPosition(1),
                     unnamed_blocks: 1,

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 
+use crate::epoch::session_note;
 use crate::error::{Error, Result};
 use crate::format::{self, authority_note as an, authority_payload as ap};
 use crate::id::{Key, LogPosition, SessionId};
@@ -202,6 +203,7 @@ impl StoreWriter {
             .map(SessionRecord::record)
             .collect::<Result<_>>()?;
         let position = self.handle.with_state(State::position);
+        self.repeat_sessions(&sessions)?;
         self.note(format::NOTE_AUTHORITY, record.note(position))?;
         self.commit_with(|_| [record.record()].into_iter().chain(sessions))?;
         self.authority_at.ok_or(Error::Poisoned)
@@ -213,7 +215,16 @@ impl StoreWriter {
             .iter()
             .map(SessionRecord::record)
             .collect::<Result<_>>()?;
+        self.repeat_sessions(&records)?;
         self.commit_with(|_| records)
+    }
+
+    fn repeat_sessions(&mut self, records: &[NewRecord]) -> Result<()> {
+        let position = self.handle.with_state(State::position);
+        for record in records {
+            self.note(format::NOTE_SESSION_RECORD, session_note(position, record))?;
+        }
+        Ok(())
     }
 
     /// Of the records that notes repeat, each with the length of the log then: those that the log lacks and that can be

@@ -108,12 +108,12 @@ pub enum Error {
         /// Records that `log/current` remembers.
         remembered: LogPosition,
     },
-    /// The log is damaged before its end, so that it cannot be gone on with.
+    /// The log is damaged before its end: only a repair that accepts what is lost of it lets anybody write again.
     #[error(
-        "the log is damaged and cannot be mended: {what}; {readable} records can be read, and \
-         {unnamed_blocks} sealed blocks ({unnamed_bytes} bytes) are named only behind the damage"
+        "the log is damaged: {what}; {readable} records can be read, and {unnamed_blocks} sealed \
+         blocks ({unnamed_bytes} bytes) are named only behind the damage"
     )]
-    LogUnrepairable {
+    LogBroken {
         /// What is damaged.
         what: String,
         /// Records before the damage; readers show the store as it was then.

@@ -82,6 +82,8 @@ pub const NOTE_TOMBSTONES: u32 = 1;
 pub const NOTE_AUTHORITY: u32 = 2;
 /// Note type: keys that another instance shows and that were removed; as in a record of that.
 pub const NOTE_REMOVED: u32 = 3;
+/// Note type: a session's record, and how long the log was then.
+pub const NOTE_SESSION_RECORD: u32 = 4;
 /// Note type: what a capture session is (JSON).
 pub const NOTE_SESSION: u32 = 16;
 /// Note type: outcomes of reads and the chunks they became.
@@ -172,7 +174,9 @@ pub const RECORD_LINEAGE: u16 = 15;
 pub const RECORD_HOME: u16 = 16;
 /// Record type: what another instance said about keys counts no more.
 pub const RECORD_REMOVED: u16 = 17;
-/// Record types 9 and 18 to 31 are reserved: unpin; condemn, delete, damage, epoch.
+/// Record type: the log had lost records, and what follows was told from blocks.
+pub const RECORD_EPOCH: u16 = 18;
+/// Record types 9 and 19 to 31 are reserved: unpin; condemn, delete, damage.
 pub const RECORD_RESERVED_LAST: u16 = 31;
 
 /// Record flag: a reader that does not know the type must stop.
@@ -452,6 +456,11 @@ layout! {
 }
 
 layout! {
+    /// Payload of an epoch record.
+    epoch_payload 32 { FROM 8, REMEMBERED 8, RESERVED 16, }
+}
+
+layout! {
     /// Header of an index segment; the fan-out table and the pages follow.
     segment_header 128 {
         MAGIC 8, VERSION 2, PAD 2, SHARD 4, SHARDS 4, NUMBER 4, STORE_ID 16, ENTRIES 8,
@@ -505,6 +514,11 @@ layout! {
 }
 
 layout! {
+    /// Head of a note of a session's record (`NOTE_SESSION_RECORD`); the record's payload follows.
+    session_note 8 { POSITION 8, }
+}
+
+layout! {
     /// One entry of a chunk list (`ENCODING_CHUNKED`).
     chunk_entry 40 { KEY 32, BYTES 8, }
 }
@@ -536,6 +550,7 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("authority_payload", authority_payload::FIELDS),
     ("home_payload", home_payload::FIELDS),
     ("removed_payload", removed_payload::FIELDS),
+    ("epoch_payload", epoch_payload::FIELDS),
     ("segment_header", segment_header::FIELDS),
     ("index_record", index_record::FIELDS),
     ("page_foot", page_foot::FIELDS),
@@ -545,6 +560,7 @@ pub const LAYOUTS: &[(&str, &[Field])] = &[
     ("node_head", node_head::FIELDS),
     ("tombstones_note", tombstones_note::FIELDS),
     ("authority_note", authority_note::FIELDS),
+    ("session_note", session_note::FIELDS),
     ("chunk_entry", chunk_entry::FIELDS),
 ];
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use crate::block::Entry;
 use crate::format::{
     self, authority_note, chunk_entry, frame_header as fh, node_head as nh, removed_payload,
-    tombstones_note,
+    session_note, session_payload, tombstones_note,
 };
 use crate::frame::{self, FrameInfo, FrameSalt};
 use crate::id::Key;
@@ -315,6 +315,11 @@ fn check_node(info: &FrameInfo, raw: &[u8]) -> Result<(), &'static str> {
             }
             format::NOTE_AUTHORITY if !lists_keys(authority_note::LEN) => {
                 Err("a note of authority that is no list of keys")
+            }
+            format::NOTE_SESSION_RECORD
+                if info.raw_len < (session_note::LEN + session_payload::LEN) as u64 =>
+            {
+                Err("a note of a session that is too short")
             }
             _ => Ok(()),
         };

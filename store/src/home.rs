@@ -21,6 +21,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::current::{self, Current, Hint};
+use crate::epoch;
 use crate::error::{Error, Result};
 use crate::format::{self, home_payload as hp};
 use crate::id::StoreId;
@@ -199,6 +200,33 @@ pub(crate) fn quarters(
         unopened,
         born: born.map(|(_, of)| of),
     })
+}
+
+/// Makes the log of the instance that is written here, if it is damaged, one that lacks records; see [`epoch::cut`]. The lock
+/// must be held.
+pub(crate) fn cut(
+    top: &Arc<dyn Vfs>,
+    context: &Context,
+    random: &mut blake3::OutputReader,
+) -> Result<Option<String>> {
+    let home = context.home.as_ref();
+    let here = match current::load(&**top) {
+        Ok(current) => is_written(&**top, current.state.home(), home),
+        // Where it is written was told by its log alone.
+        Err(Error::LogDamaged { .. } | Error::NotAStore) => !instances::is_copied(&**top),
+        Err(error) => return Err(error),
+    };
+    if here {
+        return epoch::cut(&**top, context, random);
+    }
+    let (others, _) = instances::open_others(top)?;
+    let Some(at) = find(&others, home) else {
+        return Ok(None);
+    };
+    let id = others[at].view().state.store_id();
+    let vfs = instances::files_of(top, &id)?;
+    let evidence = epoch::cut(&*vfs, context, random)?;
+    Ok(evidence.map(|path| format!("{}/{path}", instance_dir(&id))))
 }
 
 /// Begins an instance below `instances/` for who is at `home`, with the parameters of another. The lock must be held.

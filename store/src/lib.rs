@@ -32,6 +32,7 @@ pub mod sync;
 pub mod verify;
 pub mod vfs;
 
+mod epoch;
 mod error;
 mod frame_check;
 mod init;
@@ -48,6 +49,7 @@ mod writer;
 pub use authority::{Authority, AuthorityRecord, SessionRecord};
 pub use block::Owner;
 pub use bytes::Bytes;
+pub use epoch::Epoch;
 pub use error::{Error, Result};
 pub use frame::{Compression, Encoder, Frame};
 pub use home::Home;

@@ -228,6 +228,11 @@ pub struct LogFiles {
 impl LogFiles {
     /// Lists and orders the log files. [`Error::NotAStore`] where there is none.
     pub fn list(vfs: &dyn Vfs) -> Result<Self> {
+        Self::list_among(vfs, &|_| true)
+    }
+
+    /// Lists and orders the log files that are `wanted`, as if there were no others.
+    pub(crate) fn list_among(vfs: &dyn Vfs, wanted: &dyn Fn(&LogName) -> bool) -> Result<Self> {
         let entries = match vfs.list(LOG_DIR) {
             Ok(entries) => entries,
             Err(error)
@@ -244,7 +249,7 @@ impl LogFiles {
         let mut abandoned = Vec::new();
         let mut damage = None;
         for entry in entries.iter().filter(|entry| !entry.metadata.is_dir) {
-            let Some(name) = LogName::parse(&entry.name) else {
+            let Some(name) = LogName::parse(&entry.name).filter(wanted) else {
                 continue;
             };
             let path = name.path();
@@ -252,9 +257,13 @@ impl LogFiles {
                 .open(&path, Access::Read)
                 .map_err(Error::io("open", &path))?;
             let mut buf = [0; lh::LEN];
-            let got = file
-                .read_at(0, &mut buf)
-                .map_err(Error::io("read", &path))?;
+            let got = match file.read_at(0, &mut buf) {
+                Ok(got) => got,
+                Err(error) => {
+                    damage = Some((path, format!("its header cannot be read: {error}")));
+                    continue;
+                }
+            };
             match LogHeader::decode(&buf, &path) {
                 Ok(header) if header.name == name => headers.push(LogFile {
                     header,
@@ -349,6 +358,12 @@ impl LogFiles {
         }
     }
 
+    /// The name of the last file.
+    pub(crate) fn last_name(&self) -> LogName {
+        let last = self.files.last().expect("a listed log has a file");
+        last.header.name
+    }
+
     /// A file that is missing or unusable between or after these, and why.
     pub(crate) fn damage(&self) -> Option<&(String, String)> {
         self.damage.as_ref()
@@ -428,6 +443,9 @@ impl LogFiles {
                 return Ok((place, LogEnd::Clean));
             }
             if let Some(next) = next {
+                if let LogEnd::Damaged { .. } = end {
+                    return Ok((place, end));
+                }
                 let whole = end == LogEnd::Clean && Some(place.offset) == limit;
                 if !whole || place.position.0 != next.name.first || place.chain != next.chain {
                     let what = format!(
@@ -477,8 +495,10 @@ fn read_file(
         start: 0,
     };
     while place.offset < len && place.position < until {
-        let Some(found) = reader.record_at(place.offset)? else {
-            return reader.after_bad(place.offset);
+        let found = match reader.record_at(place.offset) {
+            Ok(Some(found)) => found,
+            Ok(None) => return reader.after_bad(place.offset).or_else(unreadable),
+            Err(error) => return unreadable(error),
         };
         let chain = next_chain(&place.chain, &found.bytes[..found.bytes.len() - rt::LEN]);
         let tail = &found.bytes[found.bytes.len() - rt::LEN..];
@@ -511,6 +531,16 @@ fn read_file(
     Ok(LogEnd::Clean)
 }
 
+/// What a medium does not give back is damage like any other: what comes before counts, and nothing behind it can be told.
+fn unreadable(error: Error) -> Result<LogEnd> {
+    match error {
+        Error::Io { path, source, .. } => Ok(LogEnd::Damaged {
+            what: format!("{path} cannot be read: {source}"),
+        }),
+        other => Err(other),
+    }
+}
+
 struct Found {
     position: u64,
     continues: bool,
@@ -536,13 +566,18 @@ impl Reader<'_> {
             let fill = want
                 .max(256 << 10)
                 .min(self.len.saturating_sub(at) as usize);
-            self.window.resize(fill, 0);
-            let got = self
-                .file
-                .read_at(at, &mut self.window)
-                .map_err(Error::io("read", self.path))?;
-            self.window.truncate(got);
             self.start = at;
+            self.window.clear();
+            self.window.resize(fill, 0);
+            let mut read = self.file.read_at(at, &mut self.window);
+            if read.is_err() && fill > want {
+                // Only what is wanted need be readable.
+                self.window.truncate(want);
+                read = self.file.read_at(at, &mut self.window);
+            }
+            let got = read.inspect_err(|_| self.window.clear());
+            self.window
+                .truncate(got.map_err(Error::io("read", self.path))?);
         }
         let from = (at - self.start) as usize;
         let to = (from + want).min(self.window.len());

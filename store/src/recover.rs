@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use crate::authority::AuthorityRecord;
 use crate::block::{self, BlockHeader, Sealed};
 use crate::current::{END, HINT_PATH};
+use crate::epoch::still_holds;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame;
@@ -22,7 +23,7 @@ use crate::removal::Removal;
 use crate::salvage::{Salvage, copy_frames, salvage};
 use crate::segment::{segment_path, shard_dir};
 use crate::state::{self, Level0, State};
-use crate::vfs::{Access, VfsFile, read_exact_at};
+use crate::vfs::{Access, VfsFile};
 use crate::writer::StoreWriter;
 
 /// Keys in one tombstone record.
@@ -39,9 +40,15 @@ pub struct Recovery {
     pub relogged_blocks: u64,
     /// Bytes of a torn log record that were left behind.
     pub torn_log_bytes: u64,
-    /// Log records that were there once and have been given up; see
+    /// Log records that were there once and have been given up, as far as it is known; see
     /// [`RepairOptions::accept_lost_tail`](crate::RepairOptions::accept_lost_tail).
     pub lost_records: u64,
+    /// Sessions' records that are told again from blocks.
+    pub told_sessions: u64,
+    /// Blocks of other stores, imported once, that are so again.
+    pub adopted_blocks: u64,
+    /// Where the files lie that the log no longer leads to.
+    pub evidence: Option<String>,
     /// Records of authority that found blocks repeat and that cannot be logged, as artifacts which they
     /// name are missing.
     pub lost_authority: u64,
@@ -221,15 +228,25 @@ impl StoreWriter {
             .map_err(Error::io("open", &path))?;
         let mut hidden = Vec::new();
         let mut removed = Vec::new();
+        let mut sessions = Vec::new();
         let mut authority = Vec::new();
         for note in &sealed.entries {
             if note.info.note_type == format::NOTE_AUTHORITY {
                 let note = block::read_stored(&*file, &path, note)?;
-                authority.extend(AuthorityRecord::parse_note(&note));
+                let from = self.lost_from.unwrap_or(END);
+                let holds = |(position, record): &(LogPosition, AuthorityRecord)| {
+                    still_holds(record, *position, from)
+                };
+                authority.extend(AuthorityRecord::parse_note(&note).filter(holds));
             }
             if note.info.note_type == format::NOTE_REMOVED {
                 let note = block::read_stored(&*file, &path, note)?;
                 removed.extend(self.unsaid(&note));
+            }
+            let of_session = [format::NOTE_SESSION, format::NOTE_SESSION_RECORD];
+            if self.lost_from.is_some() && of_session.contains(&note.info.note_type) {
+                let text = block::read_stored(&*file, &path, note)?;
+                sessions.push((note.info.note_type, text));
             }
             if note.info.note_type == format::NOTE_TOMBSTONES {
                 let note = block::read_stored(&*file, &path, note)?;
@@ -249,7 +266,13 @@ impl StoreWriter {
             id, base_position, ..
         } = sealed.header;
         let decided = self.decided_since(id, base_position, &artifacts)?;
-        let authority = self.unlogged_authority(authority, &artifacts.into_iter().collect())?;
+        let artifacts = artifacts.into_iter().collect();
+        let sessions = sessions.iter().filter_map(|(kind, note): &(u32, Vec<u8>)| {
+            self.untold(*kind, note, sealed.header.session, &artifacts)
+        });
+        let sessions: Vec<_> = sessions.collect();
+        self.recovery.told_sessions += sessions.len() as u64;
+        let authority = self.unlogged_authority(authority, &artifacts)?;
         let stale = sealed
             .entries
             .iter()
@@ -277,7 +300,11 @@ impl StoreWriter {
         let hidden = hidden
             .chunks(TOMBSTONES_MAX)
             .map(|keys| state::tombstone_record(keys, sealed.header.id));
-        self.log_sealed(&sealed, origin, hidden.chain(removed).chain(authority))?;
+        self.log_sealed(
+            &sealed,
+            origin,
+            hidden.chain(removed).chain(sessions).chain(authority),
+        )?;
         if stale {
             // Should it stay, it is found again, with nothing left in it that counts.
             let _ = vfs.remove(&path);
@@ -290,11 +317,13 @@ impl StoreWriter {
     /// written. A copy that was given up, or one whose removal did not last, would
     /// otherwise come back as news.
     fn decided_since(&self, id: BlockId, since: u64, keys: &[Key]) -> Result<HashSet<Key>> {
+        // What is told again is told in the order of the blocks.
+        let before = self.lost_from.unwrap_or(END).0;
         let mut decided = HashSet::new();
         let mut unsure = HashSet::new();
         {
             let view = self.handle.view();
-            if since >= view.state.position().0 {
+            if since >= before.min(view.state.position().0) {
                 return Ok(decided);
             }
             let merged = !view.state.segments().is_empty();
@@ -315,7 +344,8 @@ impl StoreWriter {
                     matches!(origin, format::ORIGIN_SALVAGED | format::ORIGIN_RELOGGED)
                         && entry.block < id
                 };
-                if block.is_some_and(|of| of.position >= since && !found_before(of.origin)) {
+                let at = since..before;
+                if block.is_some_and(|of| at.contains(&of.position) && !found_before(of.origin)) {
                     decided.insert(*key);
                 } else {
                     unsure.insert(*key);
@@ -325,7 +355,7 @@ impl StoreWriter {
         if !unsure.is_empty() {
             let files = LogFiles::list(&*self.vfs)?;
             files.read(&*self.vfs, files.start(), END, &mut |record| {
-                if record.position.0 >= since
+                if (since..before).contains(&record.position.0)
                     && let Some(entries) = Level0::of_record(&record)
                 {
                     decided.extend(entries.keys().filter(|key| unsure.contains(key)));
@@ -361,120 +391,11 @@ impl StoreWriter {
         copy_frames(&*self.vfs, (file, path), header, &keep).map(Some)
     }
 
-    /// The log lacks records that it once had, up to `remembered`, and whoever opens
-    /// the store accepts that: makes sure that nothing is mistaken because of it.
-    pub(crate) fn give_up_lost_records(&mut self, remembered: LogPosition) -> Result<()> {
-        let found = self.handle.with_state(State::position);
-        self.recovery.lost_records = remembered.0.saturating_sub(found.0);
-        let hidden = self.unlogged_tombstones();
-        let (removed, authority) = self.lost_notes()?;
-        // Ids whose lease is lost are in use all the same, and must not be given out again.
-        let next = self.handle.with_state(|state| state.next_block);
-        let highest = self.highest_block_id();
-        if highest >= next {
-            self.take_ids(highest + 1 - next)?;
-        }
-        for (keys, block) in hidden {
-            self.append(state::tombstone_record(&keys, block))?;
-        }
-        for record in removed.into_iter().chain(authority) {
-            self.append(record)?;
-        }
-        // Last: until then the next opening finds the loss again.
-        self.write_hint()
-    }
-
-    /// Deletions whose record is lost, while the block that repeats them is still
-    /// logged: a commit writes both records at once, so it is the last one.
-    fn unlogged_tombstones(&mut self) -> Vec<(Vec<Key>, BlockId)> {
-        let last = self.handle.with_state(|state| {
-            let (id, info) = state.last_own_block()?;
-            let after = state.level0.iter().rev();
-            let after = after.take_while(|(position, _)| *position > info.position);
-            let tombstones = after.filter(|(_, e)| matches!(e, Level0::Tombstones(_)));
-            let end = info.position + 1 + tombstones.count() as u64;
-            (end == state.position().0).then_some(id)
-        });
-        let mut hidden = Vec::new();
-        if let Some(id) = last {
-            let read = self
-                .handle
-                .clone()
-                .notes::<Error>(id, &mut |note_type, note| {
-                    if note_type == format::NOTE_TOMBSTONES {
-                        let (_, keys) = frame::parse_tombstones(&note).unwrap_or_default();
-                        hidden.push((keys, id));
-                    }
-                    Ok(())
-                });
-            if let Err(error) = read {
-                self.recovery.foreign.push(error.to_string());
-            }
-        }
-        hidden
-    }
-
     /// What a note repeats of a removal and the log has not said.
-    fn unsaid(&self, note: &[u8]) -> Option<NewRecord> {
+    pub(crate) fn unsaid(&self, note: &[u8]) -> Option<NewRecord> {
         let removal = Removal::parse(note)?;
         let unsaid = self.handle.with_state(|state| removal.unsaid(state));
         unsaid.map(|removal| removal.record())
-    }
-
-    /// Removals and records of authority that are lost while the block that repeats them is still logged: like
-    /// tombstones, written at once with the last block.
-    fn lost_notes(&mut self) -> Result<(Vec<NewRecord>, Vec<NewRecord>)> {
-        let last = self
-            .handle
-            .with_state(|state| state.last_own_block().map(|(id, _)| id));
-        let mut removed = Vec::new();
-        let mut repeated = Vec::new();
-        if let Some(id) = last {
-            let read = self
-                .handle
-                .clone()
-                .notes::<Error>(id, &mut |note_type, note| {
-                    match note_type {
-                        format::NOTE_REMOVED => removed.extend(self.unsaid(&note)),
-                        format::NOTE_AUTHORITY => {
-                            repeated.extend(AuthorityRecord::parse_note(&note));
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                });
-            if let Err(error) = read {
-                self.recovery.foreign.push(error.to_string());
-            }
-        }
-        let authority = self.unlogged_authority(repeated, &HashSet::new())?;
-        Ok((removed, authority))
-    }
-
-    /// The highest id that a block file of this store has, logged or not.
-    fn highest_block_id(&self) -> u64 {
-        let store_id = self.handle.with_state(State::store_id);
-        let mut dirs = vec![block::OPEN_DIR.to_owned()];
-        for shard in self.vfs.list(block::SEALED_DIR).unwrap_or_default() {
-            dirs.push(format!("{}/{}", block::SEALED_DIR, shard.name));
-        }
-        let mut highest = 0;
-        for dir in dirs {
-            for entry in self.vfs.list(&dir).unwrap_or_default() {
-                let path = format!("{dir}/{}", entry.name);
-                let mut header = [0; format::block_header::LEN];
-                let id = self
-                    .vfs
-                    .open(&path, Access::Read)
-                    .ok()
-                    .and_then(|file| read_exact_at(&*file, 0, &mut header).ok())
-                    .and_then(|()| BlockHeader::decode(&header, &path).ok())
-                    .filter(|header| header.store_id == store_id)
-                    .map(|header| header.id.0);
-                highest = highest.max(id.unwrap_or(0));
-            }
-        }
-        highest
     }
 
     fn refresh_filters(&mut self) {

@@ -5,17 +5,15 @@
 //! records at its end.
 //!
 //! Invariants
-//! - The log is only appended to; no block is touched.
+//! - The log is only appended to, but for one that is damaged or has lost records, and only if that is accepted: then a new
+//!   history begins where it can be read no further, and says so (`epoch`). No block is touched.
 //! - Of instances that lie here and are written elsewhere only caches are touched.
 //! - A cache is written only if it is missing or wrong, `state.bin` only if it then has
 //!   the digest that its snapshot pins.
 //!
 //! Damaged blocks are not mended here: putting an artifact again heals it, as does
-//! another copy of the store. A log that is damaged before its end is left as it is:
-//! readers go up to there. What lies behind, with all it names, can be told from the
-//! blocks alone, as they repeat deletions and captures in their notes; but that makes a
-//! new history (an epoch) of the store, which is not for a repair to decide unasked, and
-//! no part of it.
+//! another copy of the store. A log that is damaged before its end is left as it is unless
+//! that is accepted: readers go up to there.
 //!
 //! Crash: as for any writer; a cache is replaced whole or not at all.
 
@@ -45,11 +43,10 @@ pub struct RepairOptions {
     /// Rebuilds the index from log and blocks even if nothing is wrong with it that
     /// can be seen without reading all blocks.
     pub rebuild_index: bool,
-    /// Goes on although the log lacks records that it once had. Blocks that only those
-    /// named are logged again; deletions that they made are told from the
-    /// blocks' notes. What is lost for good: snapshots, sessions' states and index entries without
-    /// a block that only those records held. Without this such a log is an error,
-    /// [`Error::LogTailLost`].
+    /// Goes on although the log is damaged or lacks records that it once had; all of it may be gone. Blocks that only those
+    /// named are logged again; deletions, sessions and records of authority are told from the blocks' notes. What is lost for
+    /// good: snapshots, and index entries that only those records held. Without this such a log is an error,
+    /// [`Error::LogBroken`] or [`Error::LogTailLost`].
     pub accept_lost_tail: bool,
     /// Bytes of memory for rebuilding the index.
     pub index_memory_bytes: u64,
@@ -81,11 +78,14 @@ pub struct RepairReport {
     pub index: Option<Reindexed>,
     /// What could not be made again, and why.
     pub notes: Vec<String>,
+    /// What is wrong with the log before its end, where a snapshot's state leads around it. Whoever reads it from its beginning, as
+    /// those do who ask who vouches for the store, comes no further. Repair mends that only where a loss is accepted.
+    pub log_damage: Option<String>,
 }
 
 /// Repairs what can be repaired without losing anything; see the module's page.
-/// [`Error::LogUnrepairable`] where the log is damaged before its end,
-/// [`Error::LogTailLost`] where it has lost records and that is not accepted.
+/// [`Error::LogBroken`] where the log is damaged before its end,
+/// [`Error::LogTailLost`] where it has lost records, and that is not accepted.
 pub fn repair(
     vfs: Arc<dyn Vfs>,
     context: Context,
@@ -112,7 +112,7 @@ pub fn repair(
     }
     let (own, others) = writer.handle().parts();
     mend_filters(own, &mut report)?;
-    mend_snapshots(own, &mut report)?;
+    report.log_damage = mend_snapshots(own, &mut report)?;
     for other in others {
         mend_other(other, &mut report)?;
     }
@@ -147,7 +147,7 @@ fn unrepairable(vfs: &dyn Vfs, what: String) -> Error {
             }
         }
     }
-    Error::LogUnrepairable {
+    Error::LogBroken {
         what,
         readable: state.map(|state| state.position()).unwrap_or_default(),
         unnamed_blocks,
@@ -215,7 +215,7 @@ fn mend_other(other: &Instance, report: &mut RepairReport) -> Result<()> {
         report.notes.push(path(what));
     }
     mend_filters(other, report)?;
-    mend_snapshots(other, report)
+    mend_snapshots(other, report).map(drop)
 }
 
 /// Makes the filters answer for exactly the segments in force.
@@ -239,14 +239,14 @@ fn mend_filters(of: &Instance, report: &mut RepairReport) -> Result<()> {
 }
 
 /// Makes what is missing or wrong in the snapshots' directories again, and removes
-/// damaged segments that only snapshots pin: log and blocks say the same.
-fn mend_snapshots(of: &Instance, report: &mut RepairReport) -> Result<()> {
+/// damaged segments that only snapshots pin: log and blocks say the same. Returns what is wrong with the log before its end.
+fn mend_snapshots(of: &Instance, report: &mut RepairReport) -> Result<Option<String>> {
     let vfs = &*of.vfs;
     let files = LogFiles::list(vfs)?;
     let mut state: Option<State> = None;
     let mut end = files.start();
     let mut segments: BTreeMap<(u32, u32), SegmentRef> = BTreeMap::new();
-    files.read(vfs, files.start(), END, &mut |record| {
+    let (_, log_end) = files.read(vfs, files.start(), END, &mut |record| {
         let places = [
             end,
             LogPlace {
@@ -289,7 +289,10 @@ fn mend_snapshots(of: &Instance, report: &mut RepairReport) -> Result<()> {
             report.removed.push(format!("{}{path}", of.prefix));
         }
     }
-    Ok(())
+    Ok(match log_end {
+        LogEnd::Damaged { what } => Some(what),
+        _ => None,
+    })
 }
 
 /// Whether a segment is the one that the log names, byte by byte.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::authority::Authority;
 use crate::block::{self, BlockHeader, BlockWriter, Owner, Sealed};
 use crate::current::{Current, Hint};
+use crate::epoch;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::frame::Frame;
@@ -110,6 +111,8 @@ pub struct StoreWriter {
     pub(crate) recovery: Recovery,
     /// Position of the last record of authority that this writer appended.
     pub(crate) authority_at: Option<LogPosition>,
+    /// While an epoch begins: records from here on tell again what was lost.
+    pub(crate) lost_from: Option<LogPosition>,
     poisoned: bool,
     _lock: Box<dyn VfsLock>,
 }
@@ -130,9 +133,15 @@ impl StoreWriter {
         accept_lost_tail: bool,
     ) -> Result<Self> {
         // Before the lock file is made: a path without a store stays untouched.
-        LogFiles::list(&*vfs)?;
+        if !accept_lost_tail || !epoch::has_traces(&*vfs) {
+            LogFiles::list(&*vfs)?;
+        }
         let lock = take_lock(&*vfs, &context)?;
         let mut random = random_of(&context.seed);
+        let evidence = match accept_lost_tail {
+            true => home::cut(&vfs, &context, &mut random)?,
+            false => None,
+        };
         let Quarters {
             vfs,
             prefix,
@@ -183,15 +192,17 @@ impl StoreWriter {
             recovery: Recovery {
                 torn_log_bytes,
                 born,
+                evidence,
                 ..Recovery::default()
             },
             authority_at: None,
+            lost_from: None,
             poisoned: false,
             _lock: lock,
         };
         writer.ballast = ensure_ballast(&*writer.vfs, options.ballast_bytes);
         if let Some(remembered) = lost {
-            writer.give_up_lost_records(remembered)?;
+            writer.begin_epoch(remembered)?;
         }
         if writer.log.is_undecided() {
             // What follows removes and overwrites files that the log does not name. It must
@@ -199,6 +210,9 @@ impl StoreWriter {
             writer.lease = writer.take_ids(LEASE)?;
         }
         writer.recover()?;
+        if lost.is_some() {
+            writer.settle_epoch()?;
+        }
         let unknown = |state: &State| state.home().is_none();
         if let Some(home) = writer.context.home.clone()
             && writer.handle.with_state(unknown)
@@ -237,7 +251,11 @@ impl StoreWriter {
 
     /// Appends records, durable when this returns; on an error once more, which goes to a
     /// new log file.
-    fn append_sealed(&mut self, records: Vec<NewRecord>, sealed: Option<&Sealed>) -> Result<()> {
+    pub(crate) fn append_sealed(
+        &mut self,
+        records: Vec<NewRecord>,
+        sealed: Option<&Sealed>,
+    ) -> Result<()> {
         let vfs = self.vfs.clone();
         let now = (self.context.now)();
         let random = &mut self.random;
@@ -304,9 +322,13 @@ impl StoreWriter {
     /// Takes the next block ids for this writer.
     pub(crate) fn take_ids(&mut self, count: u64) -> Result<std::ops::Range<u64>> {
         let first = self.handle.with_state(|state| state.next_block);
-        let record = state::lease_record(first, count, self.writer_id, &self.context.owner);
-        self.append(record)?;
+        self.append(self.lease(first, count))?;
         Ok(first..first + count)
+    }
+
+    /// The record that gives this writer block ids.
+    pub(crate) fn lease(&self, first: u64, count: u64) -> NewRecord {
+        state::lease_record(first, count, self.writer_id, &self.context.owner)
     }
 
     pub(crate) fn next_id(&mut self) -> Result<BlockId> {
@@ -669,9 +691,33 @@ impl StoreWriter {
     /// of it is reachable from. Commits first.
     pub fn end_session(&mut self, kind: u8, root: Option<Key>, body: &[u8]) -> Result<()> {
         let session = self.session;
+        self.repeat_session(session, kind, root, body)?;
         self.session_record(session, kind, root, body)?;
         self.session = SessionId::ZERO;
         Ok(())
+    }
+
+    /// Writes down in a block how a session ends: who has only blocks can so tell it.
+    fn repeat_session(
+        &mut self,
+        session: SessionId,
+        kind: u8,
+        root: Option<Key>,
+        body: &[u8],
+    ) -> Result<()> {
+        // What room there is on a full disk belongs to the record.
+        let room = self.packed.is_some() || !self.full;
+        if !room || body.len() > format::SESSION_BODY_MAX as usize {
+            return Ok(());
+        }
+        let record = state::session_record(session, kind, root, body);
+        let position = self.handle.with_state(State::position);
+        let note = epoch::session_note(position, &record);
+        match self.note(format::NOTE_SESSION_RECORD, note) {
+            // The record itself is what counts.
+            Err(error) if error.is_full() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Blocks from here on carry no session's id, without a record that says so: the next writer may go on with it.

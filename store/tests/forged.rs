@@ -22,7 +22,7 @@ fn an_honest_forgery_is_clean() {
     let vfs = small_store();
     assert_eq!(verified(&vfs).damage, []);
     let mut forge = Forge::of(&vfs);
-    for nth in 0..6 {
+    for nth in 0..7 {
         forge.block(nth, |_| ());
     }
     forge.segment(|_| ());
@@ -30,7 +30,7 @@ fn an_honest_forgery_is_clean() {
     // The filter is for the segment with the digest that was.
     let report = verified(&vfs);
     assert_eq!(report.damage, []);
-    assert_eq!(report.counts.records, 13);
+    assert_eq!(report.counts.records, 14);
 }
 
 #[test]
@@ -231,7 +231,12 @@ fn blocks() {
             |b| b.frames[0].0.flags = 1,
             "a note with the flags of an artifact",
         ),
-        (4, |b| with(b, 0, vec![1; 33]), "no list of keys"),
+        (5, |b| with(b, 0, vec![1; 33]), "no list of keys"),
+        (
+            4,
+            |b| with(b, 0, vec![1; 71]),
+            "a session that is too short",
+        ),
         // Contents that are not those of the frames.
         (
             0,

@@ -1,7 +1,7 @@
 //! Why a promotion does not begin, or does not end.
 
 use asl_store::log::LogEnd;
-use asl_store::{LogPosition, SessionId, StoreId};
+use asl_store::{Epoch, LogPosition, SessionId, StoreId};
 
 use crate::domain::Class;
 use crate::id::DomainId;
@@ -72,6 +72,17 @@ pub enum PromoteError {
     Forked {
         /// Both histories, to be kept.
         evidence: Box<Evidence>,
+    },
+    /// The source's log lost records and was made again, and nobody said that this is known.
+    #[error(
+        "the log of store {store} lost records and was made again: {} of {} are as they were",
+        .epoch.from, .epoch.remembered
+    )]
+    Rebuilt {
+        /// The store instance.
+        store: StoreId,
+        /// What its log says of it.
+        epoch: Epoch,
     },
     /// Blocks of the source are damaged.
     #[error("{} damaged in the source", of_blocks(.blocks.len()))]
@@ -189,7 +200,7 @@ impl PromoteError {
                 Compared::OtherDomain => Class::Authority,
                 _ => Class::Fork,
             },
-            Self::RolledBack { .. } | Self::Forked { .. } => Class::Fork,
+            Self::RolledBack { .. } | Self::Forked { .. } | Self::Rebuilt { .. } => Class::Fork,
             Self::TargetChanged
             | Self::TooManySessions { .. }
             | Self::NoSession(_)

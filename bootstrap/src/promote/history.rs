@@ -6,6 +6,10 @@
 //!
 //! Lineages that lead to one another by their `prev` are one history. What is remembered is of the first.
 //!
+//! A log that lost records and was made again ([`Epoch`](asl_store::Epoch)) is another one from there on. That may be all that was
+//! left of an honest store, or what somebody wants to pass for it: it takes a user who knows. Once a lineage lies behind the epoch
+//! it is settled, and points that lay in what was lost count no more.
+//!
 //! Nothing is written; a crash leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,13 +43,14 @@ pub(super) struct Standing {
     pub(super) scan: Scan,
 }
 
-/// Finds out. With `fork`, another history is one of its own.
+/// Finds out. With `fork`, another history is one of its own; with `accept_rebuilt`, one that was made again after a loss is the
+/// same.
 pub(super) fn standing(
     source: &Source,
     child: &Domain,
     target: &Domain,
     remembered: Option<&LogPin>,
-    fork: bool,
+    (fork, accept_rebuilt): (bool, bool),
 ) -> Result<Standing> {
     let head = source.head();
     let links: BTreeMap<Key, &Lineage> = target
@@ -68,7 +73,7 @@ pub(super) fn standing(
     }));
     let wanted: BTreeSet<LogPosition> = known.iter().map(|known| known.pin.position).collect();
     let scan = source.scan(&wanted)?;
-    let passes = |known: &Known| scan.chains.get(&known.pin.position) == Some(&known.pin.chain);
+    let passes = |known: &Known| scan.passes(&known.pin);
 
     // Of several at one place the one that no other goes on from.
     let is_last = |key: &Key| {
@@ -82,6 +87,30 @@ pub(super) fn standing(
         .filter_map(|known| known.lineage)
         .max_by_key(|(key, _)| (links[key].position, is_last(key)));
     let prev = last.map(|(key, _)| (key, links[&key].clone()));
+    let settled = prev
+        .as_ref()
+        .map_or(LogPosition(0), |(_, link)| link.position);
+    let is_accepted = |at: &LogPosition| accept_rebuilt || *at < settled;
+    if let Some((_, epoch)) = scan.epochs.iter().find(|(at, _)| !is_accepted(at)) {
+        return Err(PromoteError::Rebuilt {
+            store: head.store,
+            epoch: *epoch,
+        }
+        .into());
+    }
+    // Of what was known before an epoch, and not of what was taken over since.
+    let is_lost = |known: &Known| {
+        let mut epochs = scan.epochs.iter();
+        epochs.any(|(at, epoch)| {
+            let since = match known.lineage {
+                Some((key, _)) => history_of(&links, key)
+                    .any(|link| link.position > *at && scan.passes(&pin_of(link))),
+                // What is remembered was moved when the epoch was accepted.
+                None => !accept_rebuilt,
+            };
+            epoch.from < known.pin.position && !since
+        })
+    };
     let op = prev.as_ref().map_or(Op::Adopt, |(_, link)| link.op);
     let same_history = |known: &Known| match (op, known.lineage) {
         (Op::Fork, Some((_, first))) => last.is_some_and(|(_, ours)| ours == first),
@@ -91,7 +120,7 @@ pub(super) fn standing(
     };
     let off: Vec<&Known> = known
         .iter()
-        .filter(|known| !passes(known) && same_history(known))
+        .filter(|known| !passes(known) && same_history(known) && !is_lost(known))
         .collect();
     if off.is_empty() {
         let continues = passed.count() > 0;
@@ -143,14 +172,21 @@ fn pin_of(link: &Lineage) -> LogPin {
     }
 }
 
-/// The first lineage of the history that `key` is of. A chain that does not end, which nobody can make, ends somewhere.
+/// The lineages that `key` goes on from, itself first. A chain that does not end, which nobody can make, ends somewhere.
+fn history_of<'l>(
+    links: &'l BTreeMap<Key, &'l Lineage>,
+    key: Key,
+) -> impl Iterator<Item = &'l Lineage> {
+    keys_of(links, key).map(|key| links[&key])
+}
+
+fn keys_of<'l>(links: &'l BTreeMap<Key, &'l Lineage>, key: Key) -> impl Iterator<Item = Key> {
+    let prev = |key: &Key| links[key].prev.filter(|prev| links.contains_key(prev));
+    let known = links.contains_key(&key).then_some(key);
+    std::iter::successors(known, prev).take(links.len())
+}
+
+/// The first lineage of the history that `key` is of.
 fn first_of(links: &BTreeMap<Key, &Lineage>, key: Key) -> Key {
-    let mut at = key;
-    for _ in 0..links.len() {
-        match links.get(&at).and_then(|link| link.prev) {
-            Some(prev) if links.contains_key(&prev) => at = prev,
-            _ => break,
-        }
-    }
-    at
+    keys_of(links, key).last().unwrap_or(key)
 }

@@ -173,7 +173,13 @@ pub fn examine(
         prev,
         continues,
         scan,
-    } = history::standing(source, &child.domain, &parent, pin, request.fork)?;
+    } = history::standing(
+        source,
+        &child.domain,
+        &parent,
+        pin,
+        (request.fork, request.accept_rebuilt),
+    )?;
     let asked = match request.level {
         crate::lineage::Level::Bytes => Foreign::Bytes,
         crate::lineage::Level::Semantics => Foreign::Semantics,

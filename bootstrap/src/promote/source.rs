@@ -15,7 +15,7 @@ use asl_store::index::Problem;
 use asl_store::log::{LogEnd, genesis};
 use asl_store::segment::{segment_digest, segment_path};
 use asl_store::vfs::{Access, Vfs};
-use asl_store::{AuthorityRecord, Key, LogPosition, StoreHandle, StoreId, format};
+use asl_store::{AuthorityRecord, Epoch, Key, LogPosition, StoreHandle, StoreId, format};
 
 use super::PromoteError;
 use crate::domain::{Class, Domain};
@@ -39,6 +39,15 @@ pub(super) struct Scan {
     pub(super) chains: BTreeMap<LogPosition, Digest>,
     /// Every key that a deletion names.
     pub(super) removed: HashSet<Key>,
+    /// Where the log was made again: the records before that.
+    pub(super) epochs: Vec<(LogPosition, Epoch)>,
+}
+
+impl Scan {
+    /// Whether the log passed through a point.
+    pub(super) fn passes(&self, pin: &LogPin) -> bool {
+        self.chains.get(&pin.position) == Some(&pin.chain)
+    }
 }
 
 impl Source {
@@ -130,6 +139,11 @@ impl Source {
             }
             if record.record_type == format::RECORD_TOMBSTONE {
                 scan.removed.extend(removed(&record.payload));
+            }
+            if record.record_type == format::RECORD_EPOCH {
+                let epoch = Epoch::parse(&record.payload);
+                scan.epochs
+                    .extend(epoch.map(|epoch| (record.position, epoch)));
             }
             Ok(())
         })?;

@@ -10,6 +10,7 @@ pub(crate) use asl_bootstrap::{author, dam, domain, key, policy, receipt};
 mod fixture;
 mod hostile;
 mod model;
+mod rebuilt;
 mod story;
 mod sweep;
 mod world;

@@ -184,6 +184,7 @@ pub fn finished(store: &StoreHandle) -> Vec<Done> {
 pub struct How<'a> {
     pub level: Level,
     pub fork: bool,
+    pub accept_rebuilt: bool,
     pub accept_damaged: bool,
     pub both: bool,
     pub expect: Option<DomainId>,
@@ -194,6 +195,7 @@ pub struct How<'a> {
 pub const PLAIN: How<'_> = How {
     level: Level::Semantics,
     fork: false,
+    accept_rebuilt: false,
     accept_damaged: false,
     both: false,
     expect: None,
@@ -212,6 +214,7 @@ pub fn plan(child: &FaultVfs, target: &FaultVfs, how: &How<'_>) -> Result<Plan> 
         expect: how.expect.unwrap_or_else(|| fixed_id(RESCUE)),
         level: how.level,
         fork: how.fork,
+        accept_rebuilt: how.accept_rebuilt,
         accept_damaged: how.accept_damaged,
         finished: &finished,
         captures: how.captures,

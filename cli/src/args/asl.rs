@@ -161,7 +161,7 @@ pub struct StoreRepair {
     #[arg(long)]
     pub rebuild_index: bool,
 
-    /// Go on although records at the end of the log are gone for good
+    /// Go on although the log lost records: make it again from the blocks
     #[arg(long)]
     pub accept_lost_records: bool,
 }

@@ -144,7 +144,7 @@ pub struct Promote {
     #[arg(long)]
     pub accept_damaged: bool,
 
-    /// Take a store whose log was made again from its blocks (no program makes one yet)
+    /// Take a store whose log lost records and was made again by a repair
     #[arg(long)]
     pub accept_rebuilt: bool,
 

@@ -293,6 +293,7 @@ impl Run<'_> {
                 LevelArg::Semantics => Level::Semantics,
             },
             fork: self.args.fork,
+            accept_rebuilt: self.args.accept_rebuilt,
             accept_damaged: self.args.accept_damaged,
             finished: &finished,
             captures: captures.as_deref(),
@@ -502,9 +503,12 @@ impl Run<'_> {
             let known = trust.get(&self.expect).map_err(failed)?;
             let pin = known.as_ref().and_then(|known| known.log(&plan.head.store));
             let seen = LogSeen::read(self.rescue.source.store(), pin).map_err(failed)?;
-            trust
-                .pin(&plan.child.domain.chain, &[seen])
-                .map_err(failed)?;
+            let chain = &plan.child.domain.chain;
+            match self.args.accept_rebuilt {
+                true => trust.pin_rebuilt(chain, &[seen]),
+                false => trust.pin(chain, &[seen]),
+            }
+            .map_err(failed)?;
             Ok(())
         };
         if let Err(error) = remember() {

@@ -93,6 +93,10 @@ impl Sides<'_> {
             PromoteError::Manifest { .. } | PromoteError::RolledBack { .. } => of.hint(
                 "this copy is older than one that was seen, or was changed; find the newer one",
             ),
+            PromoteError::Rebuilt { .. } => of.hint(
+                "if you know that it was repaired so (asl store repair --accept-lost-records), \
+                 add --accept-rebuilt; if not, look for another copy first",
+            ),
             PromoteError::Forked { evidence } => {
                 let kept = State::create().and_then(|state| {
                     let kept = Trust::new(&state.vfs).keep(evidence);

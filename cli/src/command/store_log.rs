@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use asl_store::format::{self, seal_payload, session_payload, snapshot_payload, tombstone_payload};
 use asl_store::log::{LogEnd, LogFiles, Record};
-use asl_store::{Error as StoreError, LogPosition, SessionId};
+use asl_store::{Epoch, Error as StoreError, LogPosition, SessionId};
 use serde::Serialize;
 
 use crate::args::StoreLog;
@@ -81,6 +81,18 @@ fn describe(record: &Record) -> (Option<&'static str>, String) {
             let detail = format!("{} {label}", snapshot_payload::ORDINAL.get(payload));
             (Some("snapshot"), detail.trim_end().to_owned())
         }
+        format::RECORD_HOME => (Some("home"), "where this instance is written".to_owned()),
+        format::RECORD_REMOVED => (
+            Some("removed"),
+            "artifacts of another instance hidden".to_owned(),
+        ),
+        format::RECORD_EPOCH => match Epoch::parse(payload) {
+            Some(epoch) => (
+                Some("epoch"),
+                format!("made again from {} on, of {}", epoch.from, epoch.remembered),
+            ),
+            None => (Some("epoch"), String::new()),
+        },
         format::RECORD_DAM => (Some("dam"), "authority manifest of a domain".to_owned()),
         format::RECORD_POLICY => (Some("policy"), String::new()),
         format::RECORD_WITNESS => (Some("witness"), String::new()),

@@ -19,9 +19,17 @@ struct Repaired {
     salvaged_artifacts: u64,
     relogged_blocks: u64,
     torn_log_bytes: u64,
+    /// Records that the log once had; told again from the blocks, as far as they can be.
+    lost_records: u64,
+    told_sessions: u64,
+    adopted_blocks: u64,
+    /// Where the log files lie that are not led to any more.
+    evidence: Option<String>,
     rebuilt: Vec<String>,
     removed: Vec<String>,
     index: Option<IndexObject>,
+    /// What is wrong with the log before its end.
+    log_damage: Option<String>,
     /// What could not be made again.
     damage: Vec<String>,
     /// Files that are not this store's; left alone.
@@ -43,6 +51,10 @@ impl From<RepairReport> for Repaired {
             salvaged_artifacts: report.recovery.salvaged_artifacts,
             relogged_blocks: report.recovery.relogged_blocks,
             torn_log_bytes: report.recovery.torn_log_bytes,
+            lost_records: report.recovery.lost_records,
+            told_sessions: report.recovery.told_sessions,
+            adopted_blocks: report.recovery.adopted_blocks,
+            evidence: report.recovery.evidence,
             rebuilt: report.rebuilt,
             removed: report.removed,
             index: report.index.map(|index| IndexObject {
@@ -50,6 +62,7 @@ impl From<RepairReport> for Repaired {
                 entries: index.entries,
                 retired: index.retired,
             }),
+            log_damage: report.log_damage,
             damage: report.notes,
             foreign: report.recovery.foreign,
         }
@@ -66,9 +79,29 @@ impl Outcome for Repaired {
                 text::count(self.salvaged_artifacts, "artifact")
             )?;
         }
-        if self.relogged_blocks > 0 {
-            let blocks = text::count(self.relogged_blocks, "block");
-            writeln!(out, "put into the log again: {blocks}")?;
+        if self.lost_records > 0 {
+            let records = text::count(self.lost_records, "record");
+            writeln!(
+                out,
+                "the log lost {records} or more; from here on it is another one"
+            )?;
+        }
+        let again = [
+            (self.relogged_blocks, "block"),
+            (self.adopted_blocks, "imported block"),
+            (self.told_sessions, "session"),
+        ];
+        for (count, what) in again {
+            if count > 0 {
+                writeln!(out, "put into the log again: {}", text::count(count, what))?;
+            }
+        }
+        if let Some(evidence) = &self.evidence {
+            let evidence = text::visible(evidence);
+            writeln!(
+                out,
+                "kept, but no longer part of the log: files in {evidence}"
+            )?;
         }
         for path in &self.rebuilt {
             writeln!(out, "made again: {}", text::visible(path))?;
@@ -88,16 +121,17 @@ impl Outcome for Repaired {
                 text::count(index.segments, "segment")
             )?;
         }
-        for damage in &self.damage {
+        for damage in self.log_damage.iter().chain(&self.damage) {
             writeln!(out, "DAMAGED {}", text::visible(damage))?;
         }
         for foreign in &self.foreign {
             writeln!(out, "left alone: {}", text::visible(foreign))?;
         }
-        let idle = self.salvaged_blocks + self.relogged_blocks == 0
+        let idle = self.salvaged_blocks + self.relogged_blocks + self.lost_records == 0
             && self.rebuilt.is_empty()
             && self.removed.is_empty()
             && self.index.is_none()
+            && self.log_damage.is_none()
             && self.damage.is_empty();
         if idle {
             writeln!(out, "nothing needed repair")?;
@@ -132,7 +166,7 @@ pub fn run(face: &Face, args: &StoreRepair) -> Result {
             .map(|problem| format!("{}: {}", problem.path, problem.what)),
     );
     face.report.result(&repaired)?;
-    if repaired.damage.is_empty() {
+    if repaired.damage.is_empty() && repaired.log_damage.is_none() {
         // What meta/ says of the domain is made again like every cache.
         if let Ok((path, writer)) = face.writer(WriteOptions::default()) {
             face.finish(path, writer)?;
@@ -141,9 +175,13 @@ pub fn run(face: &Face, args: &StoreRepair) -> Result {
     }
     if face.report.is_human() {
         let place = text::shell_path(path);
-        face.report.note(&format!(
-            "hint: see what that damage hits: asl store verify --store {place}"
-        ));
+        face.report.note(&match repaired.log_damage {
+            Some(_) => format!(
+                "hint: what it holds can be read; if no better copy of the store exists, make the log again from the blocks: asl \
+                 store repair --accept-lost-records --store {place}"
+            ),
+            None => format!("hint: see what that damage hits: asl store verify --store {place}"),
+        });
     }
     Ok(Exit::Integrity)
 }

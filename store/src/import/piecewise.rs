@@ -75,7 +75,13 @@ impl StoreWriter {
         if keys.is_empty() {
             return Ok(Hidden::default());
         }
-        let mut sorted: Vec<Key> = keys.iter().copied().collect();
+        // A note of those that are visible here would be taken for their deletion, should it lose its record.
+        let mut sorted = Vec::new();
+        for key in &keys {
+            if self.handle.lookup_own(key)?.is_none() {
+                sorted.push(*key);
+            }
+        }
         sorted.sort();
         let mut at = None;
         for keys in sorted.chunks(TOMBSTONES_MAX) {

@@ -116,17 +116,34 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Starts the log of a new store; its first record must be `RECORD_CREATED`.
+    /// Goes on at `place` with a file of its own, whatever other files follow there: with them the log remains what it was, without
+    /// them it is whole up to here.
+    pub(crate) fn branch(
+        vfs: &dyn Vfs,
+        store_id: StoreId,
+        place: LogPlace,
+        nonce: [u8; 16],
+        now_unix_ns: i64,
+    ) -> Result<()> {
+        let mut writer = Self {
+            store_id,
+            file: None,
+            salt: 0,
+            place,
+            file_len: FILE_LEN_USUAL,
+            undecided: false,
+        };
+        writer.rotate(vfs, nonce, now_unix_ns)
+    }
+
+    /// Starts the log of a store; its first record must be `RECORD_CREATED`.
     pub fn create(
         vfs: &dyn Vfs,
         store_id: StoreId,
         nonce: [u8; 16],
         now_unix_ns: i64,
     ) -> Result<Self> {
-        let name = LogName {
-            first: 0,
-            generation: 0,
-        };
+        let name = unused(vfs, LogPosition(0))?;
         let chain = genesis(&store_id);
         let place = LogPlace {
             name,
@@ -240,18 +257,7 @@ impl LogWriter {
 
     fn rotate(&mut self, vfs: &dyn Vfs, nonce: [u8; 16], now_unix_ns: i64) -> Result<()> {
         let old = self.place;
-        // Higher than any there is: of files that begin at one position the last one counts,
-        // and of those that a crash abandoned any may be gone.
-        let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
-        let generations = entries
-            .iter()
-            .filter_map(|entry| LogName::parse(&entry.name))
-            .filter(|name| name.first == old.position.0)
-            .map(|name| name.generation + 1);
-        let name = LogName {
-            first: old.position.0,
-            generation: generations.max().unwrap_or(0),
-        };
+        let name = unused(vfs, old.position)?;
         self.begin_file(
             vfs,
             LogHeader {
@@ -283,4 +289,19 @@ impl LogWriter {
         self.undecided = false;
         Ok(())
     }
+}
+
+/// A name for a file that begins at `first`: higher than any there is, because of files that begin at one position the last one
+/// counts, and of those that a crash abandoned any may be gone.
+fn unused(vfs: &dyn Vfs, first: LogPosition) -> Result<LogName> {
+    let entries = vfs.list(LOG_DIR).map_err(Error::io("list", LOG_DIR))?;
+    let generations = entries
+        .iter()
+        .filter_map(|entry| LogName::parse(&entry.name))
+        .filter(|name| name.first == first.0)
+        .map(|name| name.generation + 1);
+    Ok(LogName {
+        first: first.0,
+        generation: generations.max().unwrap_or(0),
+    })
 }

@@ -7,11 +7,12 @@ use super::{Run, describe, is_beyond, not_zero, snapshots};
 use crate::authority::Authority;
 use crate::block;
 use crate::current::{self, HINT_PATH, Hint};
+use crate::epoch::Epoch;
 use crate::error::{Error, Result};
 use crate::format::{
-    self, Field, authority_payload, created_payload, current_hint, home_payload, index_add_payload,
-    index_record, lease_payload, log_header as lh, removed_payload, seal_payload, session_payload,
-    snapshot_payload, tombstone_payload,
+    self, Field, authority_payload, created_payload, current_hint, epoch_payload, home_payload,
+    index_add_payload, index_record, lease_payload, log_header as lh, removed_payload,
+    seal_payload, session_payload, snapshot_payload, tombstone_payload,
 };
 use crate::id::{BlockId, LogPosition};
 use crate::index::read_file;
@@ -247,6 +248,13 @@ impl<'a> Fold<'a> {
         if let Some(what) = contradiction(state, record) {
             self.complain(record, what);
         }
+        if record.record_type == format::RECORD_EPOCH
+            && let Some(Epoch { from, remembered }) = Epoch::parse(&record.payload)
+        {
+            self.run.note(format!(
+                "the log once had {remembered} records and was made again from record {from} on"
+            ));
+        }
         // The writer took down its place before or after it began another file.
         let places =
             (record.record_type == format::RECORD_SNAPSHOT).then(|| self.places_of(before));
@@ -349,6 +357,7 @@ fn oddities(record: &Record) -> Vec<&'static str> {
         format::RECORD_SESSION => (session_payload::FIELDS, session_payload::LEN),
         format::RECORD_HOME => (home_payload::FIELDS, home_payload::LEN),
         format::RECORD_REMOVED => (removed_payload::FIELDS, removed_payload::LEN),
+        format::RECORD_EPOCH => (epoch_payload::FIELDS, epoch_payload::LEN),
         kind if Authority::of_type(kind).is_some() => {
             (authority_payload::FIELDS, authority_payload::LEN)
         }
@@ -402,6 +411,10 @@ fn contradiction(state: &State, record: &Record) -> Option<String> {
             let next = state.snapshots.last().map_or(1, |last| last.ordinal + 1);
             (ordinal != next).then(|| format!("snapshot {ordinal} where {next} comes next"))
         }
+        format::RECORD_EPOCH => match Epoch::parse(payload) {
+            Some(epoch) if epoch.from <= record.position && epoch.remembered >= epoch.from => None,
+            _ => Some("an epoch that cannot be".to_owned()),
+        },
         format::RECORD_SESSION if payload.len() >= session_payload::LEN => {
             let known = format::SESSION_BEGUN..=format::SESSION_ABANDONED;
             let kind = session_payload::KIND.u8(payload);

@@ -267,7 +267,7 @@ pub fn soft(n: u64) -> Vec<u8> {
 }
 
 /// A store of one log file. Seals: 0 small artifacts (hard 0 to 5, soft 10), 1 a large one,
-/// 2 two parts and their whole, 3 a tree, 4 a tombstone, 5 after the segments.
+/// 2 two parts and their whole, 3 a tree, 4 how the session ended, 5 a tombstone, 6 after the segments.
 pub fn small_store() -> FaultVfs {
     let vfs = FaultVfs::new();
     let params = asl_store::Params {
