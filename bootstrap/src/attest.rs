@@ -18,7 +18,8 @@ use crate::mint::{Done, MintError, listed, put};
 /// hours hears of a wrong file at once.
 ///
 /// # Errors
-/// [`KeyFileError::OtherDomain`](crate::KeyFileError), [`MintError::Blind`], [`MintError::NoKey`].
+/// [`KeyFileError::OtherDomain`](crate::KeyFileError), [`MintError::Blind`], [`MintError::NoKey`],
+/// [`MintError::NotListedYet`].
 pub fn can_sign(domain: &Domain, keys: &KeyFile) -> Result<()> {
     keys.require_domain(&domain.id())?;
     if domain.is_blind() {

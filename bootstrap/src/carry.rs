@@ -5,7 +5,8 @@
 //! checkpoints are of the log that they stand in and stay there.
 //!
 //! Invariants
-//! - A manifest is carried only if our chain takes it as its continuation; nothing that forks, and nothing of another domain.
+//! - A manifest is carried only if our chain takes it as its continuation, and nothing of another domain. What forks is carried only
+//!   together with a rotation that goes on from it, which settles the fork.
 //! - Where our log has no domain, one is taken only if all instances that have one agree on which it is.
 //! - A link is carried only if it would count in our log: enough roots of the manifest in force signed it.
 //! - What was carried is not carried again: records are alike if they name the same artifacts in the same order.
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 
 use asl_store::{Authority, AuthorityRecord, Key, LogPosition, StoreHandle, StoreWriter};
 
-use crate::chain::{Candidate, Chain};
+use crate::chain::{Candidate, Chain, ChainError};
 use crate::dam::{DAM_LEN_MAX, Dam};
 use crate::domain::Domain;
 use crate::error::Result;
@@ -110,6 +111,7 @@ pub fn carry(writer: &mut StoreWriter) -> Result<Carried> {
             break;
         }
     }
+    carried.manifests += settle(writer, &mut chain, &rest)?;
     let mut done = HashSet::new();
     for record in rest {
         let link = record.kind == Authority::Lineage && counts(&handle, chain.as_ref(), &record);
@@ -134,18 +136,11 @@ fn records(of: &StoreHandle) -> Result<Vec<AuthorityRecord>> {
 
 /// The domain that the first manifest of a log founds.
 fn founded(store: &StoreHandle, records: &[AuthorityRecord]) -> Option<DomainId> {
-    let first = records
-        .iter()
-        .find(|record| record.kind == Authority::Dam)?;
-    let dam = fetch(store, &first.keys[0], DAM_LEN_MAX)?;
-    let policy = fetch(store, &Dam::decode(&dam).ok()?.policy, POLICY_LEN)?;
-    let signatures = signatures(store, first);
-    let candidate = Candidate {
-        dam: &dam,
-        policy: &policy,
-        signatures: signatures.iter().map(Vec::as_slice).collect(),
-    };
-    Chain::genesis(&candidate).ok().map(|chain| chain.domain())
+    let mut all = records.iter();
+    let first = all.find(|record| record.kind == Authority::Dam)?;
+    let said = Said::read(store, first)?;
+    let chain = Chain::genesis(&said.candidate());
+    chain.ok().map(|chain| chain.domain())
 }
 
 /// An artifact of any instance, hidden or not, of at most `max` bytes.
@@ -162,6 +157,35 @@ fn signatures(store: &StoreHandle, record: &AuthorityRecord) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// A manifest with what a chain wants to see of it.
+struct Said {
+    dam: Vec<u8>,
+    policy: Vec<u8>,
+    signatures: Vec<Vec<u8>>,
+}
+
+impl Said {
+    /// What a record names, if all of it is there.
+    fn read(store: &StoreHandle, record: &AuthorityRecord) -> Option<Self> {
+        let dam = fetch(store, &record.keys[0], DAM_LEN_MAX)?;
+        let policy = fetch(store, &Dam::decode(&dam).ok()?.policy, POLICY_LEN)?;
+        let signatures = signatures(store, record);
+        Some(Self {
+            dam,
+            policy,
+            signatures,
+        })
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            dam: &self.dam,
+            policy: &self.policy,
+            signatures: self.signatures.iter().map(Vec::as_slice).collect(),
+        }
+    }
+}
+
 /// Says a manifest in our log if our chain takes it. What it does not take now it may take after another one.
 fn take(
     writer: &mut StoreWriter,
@@ -169,34 +193,20 @@ fn take(
     chain: &mut Option<Chain>,
     record: &AuthorityRecord,
 ) -> Result<bool> {
-    let handle = writer.handle().clone();
-    let key = &record.keys[0];
-    let is_known = |chain: &Chain| chain.node(key).is_some();
+    let is_known = |chain: &Chain| chain.node(&record.keys[0]).is_some();
     if chain.as_ref().is_some_and(is_known) {
         return Ok(false);
     }
-    let Some(dam) = fetch(&handle, key, DAM_LEN_MAX) else {
+    let Some(said) = Said::read(writer.handle(), record) else {
         return Ok(false);
-    };
-    let Ok(decoded) = Dam::decode(&dam) else {
-        return Ok(false);
-    };
-    let Some(policy) = fetch(&handle, &decoded.policy, POLICY_LEN) else {
-        return Ok(false);
-    };
-    let signatures = signatures(&handle, record);
-    let candidate = Candidate {
-        dam: &dam,
-        policy: &policy,
-        signatures: signatures.iter().map(Vec::as_slice).collect(),
     };
     let next = match chain {
         // On a copy: one that is refused may leave its trace in the chain.
         Some(chain) => {
             let mut next = chain.clone();
-            next.extend(&candidate).map(|_| next)
+            next.extend(&said.candidate()).map(|_| next)
         }
-        None => Chain::genesis(&candidate),
+        None => Chain::genesis(&said.candidate()),
     };
     let Ok(next) = next else {
         return Ok(false);
@@ -204,10 +214,54 @@ fn take(
     if next.domain() != *domain {
         return Ok(false);
     }
-    mint::put(writer, &policy)?;
+    mint::put(writer, &said.policy)?;
     say(writer, record)?;
     *chain = Some(next);
     Ok(true)
+}
+
+/// Says the updates that fork from ours, and what follows them, if a rotation is among the latter: alone it would follow something
+/// unknown, and they would be evidence of a fork that nothing settles here. How many manifests were said.
+fn settle(
+    writer: &mut StoreWriter,
+    chain: &mut Option<Chain>,
+    rest: &[AuthorityRecord],
+) -> Result<u64> {
+    let Some(ours) = chain else {
+        return Ok(0);
+    };
+    let (mut settled, mut taken) = (ours.clone(), Vec::new());
+    loop {
+        let before = taken.len();
+        for record in rest.iter().filter(|record| record.kind == Authority::Dam) {
+            if settled.node(&record.keys[0]).is_some() {
+                continue;
+            }
+            let Some(said) = Said::read(writer.handle(), record) else {
+                continue;
+            };
+            let mut next = settled.clone();
+            match next.extend(&said.candidate()) {
+                Ok(_) | Err(ChainError::UpdateFork { .. } | ChainError::Void { .. }) => {
+                    settled = next;
+                    taken.push((record, said));
+                }
+                Err(_) => {}
+            }
+        }
+        if taken.len() == before {
+            break;
+        }
+    }
+    if settled.epoch_key() == ours.epoch_key() {
+        return Ok(0);
+    }
+    for (record, said) in &taken {
+        mint::put(writer, &said.policy)?;
+        say(writer, record)?;
+    }
+    *chain = Some(settled);
+    Ok(taken.len() as u64)
 }
 
 /// Whether a link would count in our log.

@@ -539,7 +539,9 @@ pub fn admit(
     }
     let checkpoint = match keys.map(|keys| mint::checkpoint(writer, keys)) {
         Some(Ok(made)) => Some(made),
-        None | Some(Err(Error::Mint(MintError::NoKey { .. }))) => None,
+        None | Some(Err(Error::Mint(MintError::NoKey { .. } | MintError::NotListedYet { .. }))) => {
+            None
+        }
         Some(Err(error)) => return Err(error),
     };
     let domain = govern::read(writer)?;

@@ -10,6 +10,7 @@ use crate::draftfile::{CardError, DraftError};
 use crate::export::ExportError;
 use crate::files::FileError;
 use crate::govern::GovernError;
+use crate::host::HostError;
 use crate::id::DomainIdError;
 use crate::key::KeyError;
 use crate::keyfile::KeyFileError;
@@ -82,6 +83,9 @@ pub enum Error {
     /// A domain that cannot be changed so.
     #[error(transparent)]
     Govern(#[from] GovernError),
+    /// A request of another host that is refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A draft that nobody should sign, or that is not signed.
     #[error(transparent)]
     Draft(#[from] DraftError),

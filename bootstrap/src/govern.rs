@@ -22,6 +22,7 @@
 //! The store's writer lock is held throughout: whoever has a [`StoreWriter`] has it.
 
 pub(crate) mod change;
+mod hosting;
 mod pending;
 
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ use crate::mint::{self, Checkpointed, MintError};
 use crate::phrase::Phrase;
 
 pub use change::{Hosts, Rotation, Update};
+pub use hosting::{Ask, ask, enclose};
 pub use pending::was_drawn;
 
 /// A change that cannot be made.
@@ -156,6 +158,8 @@ pub struct Plan {
     /// What the manifest does to the chain; `None` if the log has it already.
     step: Option<Step>,
     drawn: Vec<(Role, KeyId)>,
+    /// An artifact that goes into the store with the manifest: the request that it grants.
+    enclosed: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Plan {
@@ -199,6 +203,7 @@ impl Plan {
                 next,
                 step,
                 drawn: Vec::new(),
+                enclosed: None,
             }),
             Err(error) => Err(Box::new((keys, error))),
         }
@@ -323,6 +328,9 @@ impl Plan {
             let mut trial = before.chain.clone();
             let follows = self.draft.continue_chain(&mut trial);
             follows.map_err(|_| GovernError::Overtaken)?;
+            if let Some(bytes) = &self.enclosed {
+                mint::put(writer, bytes)?;
+            }
             record(writer, &self.draft)?;
         }
         let domain = read(writer)?;
@@ -335,7 +343,7 @@ impl Plan {
         }
         let checkpoint = match mint::checkpoint(writer, &self.keys) {
             Ok(made) => Some(made),
-            Err(Error::Mint(MintError::NoKey { .. })) => None,
+            Err(Error::Mint(MintError::NoKey { .. } | MintError::NotListedYet { .. })) => None,
             Err(error) => return Err(error),
         };
         let domain = match checkpoint {

@@ -12,6 +12,7 @@
 
 pub mod attest;
 pub mod author;
+pub mod beside;
 pub mod carry;
 pub mod chain;
 pub mod checkpoint;
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod draftfile;
 pub mod export;
 pub mod govern;
+pub mod host;
 pub mod id;
 pub mod key;
 pub mod keyfile;
@@ -55,6 +57,7 @@ pub use error::{Error, Result};
 pub use export::{Export, ExportError};
 pub use files::FileError;
 pub use govern::GovernError;
+pub use host::{Fingerprint, HostError, Request as HostRequest};
 pub use id::{DomainId, DomainIdError, KeyId, NextDigest};
 pub use key::{KeyError, PublicKey, Random, Secret, Signer};
 pub use keyfile::{KeyFile, KeyFileError, Role};

@@ -64,6 +64,12 @@ pub enum MintError {
         /// The role.
         role: Roles,
     },
+    /// The keys are those of a host that was not listed yet.
+    #[error("the keys of this host are not listed yet for this role: {role}")]
+    NotListedYet {
+        /// The role.
+        role: Roles,
+    },
     /// Some manifest could not be read, and what it revokes is not known.
     #[error("a manifest in the log cannot be read, so nothing is signed")]
     Blind,
@@ -361,7 +367,7 @@ impl Checkpointed {
 /// Signs the log as it is, unless nothing came after the last checkpoint.
 ///
 /// # Errors
-/// [`MintError::NoDomain`], [`MintError::Blind`], [`MintError::NoKey`]; whatever the store refuses.
+/// [`MintError::NoDomain`], [`MintError::Blind`], [`MintError::NoKey`], [`MintError::NotListedYet`]; whatever the store refuses.
 pub fn checkpoint(writer: &mut StoreWriter, keys: &KeyFile) -> Result<Checkpointed> {
     writer.commit()?;
     let domain = open(writer, keys)?;
@@ -472,11 +478,21 @@ pub(crate) fn listed<'k>(
     of: Role,
     role: Roles,
 ) -> Result<&'k Signer, MintError> {
-    let dam = &domain.chain.head().dam;
+    let chain = &domain.chain;
+    let dam = &chain.head().dam;
     let mut signers = keys.signers(of);
-    signers
-        .find(|signer| dam.has_role(&signer.id(), role))
-        .ok_or(MintError::NoKey { role })
+    if let Some(signer) = signers.find(|signer| dam.has_role(&signer.id(), role)) {
+        return Ok(signer);
+    }
+    let was_listed = |id: &KeyId| {
+        let mut path = chain.path();
+        dam.revokes(id) || path.any(|node| node.dam.principal(id).is_some())
+    };
+    let mut asked = keys.signers(of).map(Signer::id);
+    Err(match asked.any(|id| !was_listed(&id)) {
+        true => MintError::NotListedYet { role },
+        false => MintError::NoKey { role },
+    })
 }
 
 pub(crate) fn put(writer: &mut StoreWriter, bytes: &[u8]) -> Result<Key> {

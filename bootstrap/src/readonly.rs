@@ -64,7 +64,7 @@ fn kind(store: &StoreHandle) -> Result<Option<Kind>> {
 }
 
 /// The key of this host, as far as it says so.
-fn host(vfs: &dyn Vfs, domain: &DomainId) -> Result<Option<KeyId>> {
+pub(crate) fn host(vfs: &dyn Vfs, domain: &DomainId) -> Result<Option<KeyId>> {
     let Some(bytes) = files::read(vfs, HOST_PATH, HOST_LEN_MAX)? else {
         return Ok(None);
     };

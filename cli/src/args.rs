@@ -7,6 +7,7 @@ mod asl;
 mod capture;
 mod domain;
 mod govern;
+mod host;
 mod image;
 mod promote;
 mod sync;
@@ -31,6 +32,7 @@ pub use self::govern::{
     DraftCommand, DraftMember, DraftMerge, DraftMint, DraftRotate, DraftShow, DraftSign,
     DraftUpdate, Phrases, Place, ReasonArg, Setting, SeveralKind,
 };
+pub use self::host::{HostAdd, HostCommand, HostList, HostRemove, HostRequest};
 pub use self::image::{Captures, Export, Show};
 pub use self::promote::{AslPromote, LevelArg, Promote, PromoteCommand, PromoteStatus};
 pub use self::sync::{Expected, StoreDiff, StoreSync};

@@ -108,6 +108,47 @@ fn what_forks_is_not_carried() {
     assert_eq!((domain.chain.head_key(), domain.findings.len()), (head, 0));
 }
 
+/// Two updates of one manifest, and a rotation that goes on from one of them: it comes over with what it settled, whichever side is
+/// asked.
+#[test]
+fn what_a_rotation_settled_is_carried_with_it() {
+    let (first, second) = cloned();
+    let mut w = at(&second, 3, "there");
+    carry(&mut w).unwrap();
+    update(&mut w, 2, |dam, _| dam.label = "theirs".into());
+    let chain = own(&w).unwrap().chain;
+    let from = chain.head_key();
+    let draft = crate::Draft::rotation(&chain, from, [8; 32], 7, |dam, _| {
+        dam.roots = vec![signer(NEXT).public()];
+        dam.next = vec![signer(77).public().next_digest()];
+    });
+    publish(&mut w, &draft.unwrap().signed(&[signer(NEXT)]));
+    let head = own(&w).unwrap().chain.head_key();
+    w.finish().unwrap();
+    let mut w = at(&first, 4, "here");
+    update(&mut w, 3, |dam, _| dam.label = "ours".into());
+    w.finish().unwrap();
+    meet(&first, &second, 20);
+    let mut w = at(&first, 5, "here");
+    assert_eq!(carry(&mut w).unwrap().manifests, 2);
+    let domain = own(&w).unwrap();
+    assert_eq!(domain.chain.head_key(), head);
+    assert!(domain.chain.forks().is_empty() && !domain.is_blind());
+    let classes = domain
+        .findings
+        .iter()
+        .map(|finding| domain.class_of(finding));
+    let notes = classes.filter(|class| *class == crate::domain::Class::Note);
+    assert_eq!(
+        notes.count(),
+        domain.findings.len(),
+        "{:?}",
+        domain.findings
+    );
+    assert_eq!(carry(&mut w).unwrap(), NOTHING);
+    w.finish().unwrap();
+}
+
 /// Whoever brings an instance with a domain of their own does not get it in.
 #[test]
 fn another_domain_is_not_carried() {

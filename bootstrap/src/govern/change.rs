@@ -170,7 +170,7 @@ pub(crate) fn anchor(domain: &Domain) -> Anchor {
 }
 
 /// The roles that the key file's keys of one kind have in a manifest.
-fn own<'a>(
+pub(super) fn own<'a>(
     dam: &'a Dam,
     keys: &'a KeyFile,
     role: Role,
@@ -183,7 +183,7 @@ fn own<'a>(
 }
 
 /// A host's two keys, and the least that each may do.
-const OF_A_HOST: [(Role, Roles); 2] = [
+pub(super) const OF_A_HOST: [(Role, Roles); 2] = [
     (Role::Host, Roles::PRODUCE),
     (Role::Checkpoint, Roles::CHECKPOINT),
 ];

@@ -233,6 +233,9 @@ fn only_listed_keys_of_this_domain_sign() {
         &Signer::generate(&mut random(7)).unwrap().secret(),
     );
     let error = attest(&mut w, &unlisted, &[]).unwrap_err();
+    assert!(matches!(error, Error::Mint(MintError::NotListedYet { .. })));
+    let none = KeyFile::new(Some(id));
+    let error = attest(&mut w, &none, &[]).unwrap_err();
     assert!(matches!(error, Error::Mint(MintError::NoKey { .. })));
     // A manifest that nobody can read may revoke any key.
     let lost = put(&mut w, &b"ASLDAM1\n".repeat(10_000)).unwrap();

@@ -7,7 +7,10 @@ use std::time::UNIX_EPOCH;
 use asl_bootstrap::DomainId;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftCommand};
+use super::{
+    DomainExport, DomainPolicy, DomainRecover, DomainRevoke, DomainRotate, DraftCommand,
+    HostCommand,
+};
 
 /// What `asl domain` can do.
 #[derive(Debug, Subcommand)]
@@ -30,6 +33,9 @@ pub enum DomainCommand {
     Policy(DomainPolicy),
     /// Write the public part of the domain to a file, for others
     Export(DomainExport),
+    /// Give another machine of the domain keys of its own, through a file
+    #[command(subcommand, arg_required_else_help = true)]
+    Host(HostCommand),
     /// Let several people sign one manifest, through files
     #[command(subcommand, arg_required_else_help = true)]
     Draft(DraftCommand),

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use asl_cli::args::{
-    Asl, AslCommand, DomainCommand, DraftCommand, StoreCommand, TrustCommand, WitnessCommand,
+    Asl, AslCommand, DomainCommand, DraftCommand, HostCommand, StoreCommand, TrustCommand,
+    WitnessCommand,
 };
 use asl_cli::command::{
     captures, completions, disks, domain, domain_draft, domain_draft_make, domain_export,
-    domain_mint, domain_policy, domain_recover, domain_revoke, domain_rotate, domain_verify,
-    domain_witness, export, get, guide, ls, man, put, rm, stat, store_diff, store_info, store_init,
-    store_log, store_repair, store_snapshot, store_sync, store_verify, trust,
+    domain_host, domain_hosts, domain_mint, domain_policy, domain_recover, domain_revoke,
+    domain_rotate, domain_verify, domain_witness, export, get, guide, ls, man, put, rm, stat,
+    store_diff, store_info, store_init, store_log, store_repair, store_snapshot, store_sync,
+    store_verify, trust,
 };
 use asl_cli::start::start;
 
@@ -56,6 +58,12 @@ fn main() -> ExitCode {
                 DomainCommand::Revoke(args) => domain_revoke::run(face, &args),
                 DomainCommand::Policy(args) => domain_policy::run(face, &args),
                 DomainCommand::Export(args) => domain_export::run(face, &args),
+                DomainCommand::Host(command) => match command {
+                    HostCommand::Request(args) => domain_host::request(face, &args),
+                    HostCommand::Add(args) => domain_host::add(face, &args),
+                    HostCommand::List(_) => domain_hosts::list(face),
+                    HostCommand::Remove(args) => domain_hosts::remove(face, &args),
+                },
                 DomainCommand::Draft(command) => match command {
                     DraftCommand::Member(args) => domain_draft_make::member(face, &args),
                     DraftCommand::Mint(args) => domain_draft_make::mint(face, &args),

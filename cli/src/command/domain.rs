@@ -53,9 +53,18 @@ pub(crate) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
             if source.kind() == io::ErrorKind::NotFound =>
         {
             of.hint(format!(
-                "bring {path} back into the store; if it is lost: asl domain recover --help"
+                "bring {path} back into the store; if it is lost: asl domain recover --help; for \
+                 keys of this machine's own: asl domain host request --help"
             ))
         }
+        Error::Mint(MintError::NotListedYet { .. }) => of.hint(format!(
+            "not listed yet: sync with the machine that ran `asl domain host add`: asl store sync \
+             OTHER --store {place}"
+        )),
+        Error::Mint(MintError::NoKey { .. }) => of.hint(
+            "see whose keys are listed: asl domain host list; for new ones: asl domain host \
+             request --help",
+        ),
         Error::Domain(_) | Error::Mint(MintError::Blind) => of.hint(format!(
             "list what is damaged: asl store verify --store {place}"
         )),
@@ -80,7 +89,7 @@ fn exit_of(error: &Error) -> Exit {
             | KeyFileError::OtherDomain { .. }
             | KeyFileError::Foreign,
         )
-        | Error::Mint(MintError::NoKey { .. })
+        | Error::Mint(MintError::NoKey { .. } | MintError::NotListedYet { .. })
         | Error::Exchange(ExchangeError::Stranger | ExchangeError::OtherCheckpoint { .. })
         | Error::Chain(_)
         | Error::Sign(_) => Exit::Authority,

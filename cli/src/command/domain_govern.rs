@@ -188,7 +188,7 @@ impl<'f> Desk<'f> {
                 .exit(Exit::Usage)
                 .hint(format!("list the keys: asl domain show --store {place}")),
             Error::Mint(MintError::NoKey { .. }) => of.exit(Exit::Authority).hint(
-                "these keys do not speak for the domain; with its phrase: asl domain recover --help",
+                "do it on the machine with the root, or with the phrase: asl domain recover --help",
             ),
             _ => domain::failed(self.action, self.path, error),
         }
@@ -210,7 +210,7 @@ impl<'f> Desk<'f> {
                 .exit(Exit::Authority)
                 .caused_by(&NoKeyFile(key_file_path(&id)))
                 .hint(
-                    "copy it from where it was made, or with the phrase: asl domain recover --help",
+                    "do it on the machine with the root, or with the phrase: asl domain recover --help",
                 )),
         }
     }

@@ -12,6 +12,7 @@ use asl_bootstrap::{ReceiptKind, meta};
 use serde::Serialize;
 
 use super::domain::{DomainObject, attest_command, done, exit_of_class, failed};
+use super::domain_beside::{self, BesideObject};
 use super::trust::{self, Pinned};
 use crate::args::DomainVerify;
 use crate::error::{Exit, Result, causes_of};
@@ -35,6 +36,8 @@ struct Verified {
     trust: Option<Pinned>,
     proven: Vec<StatementObject>,
     findings: Vec<FindingObject>,
+    /// The logs of the domain's other hosts.
+    beside: Vec<BesideObject>,
     unsigned_captures: Vec<String>,
 }
 
@@ -393,11 +396,18 @@ impl Outcome for Verified {
                 writeln!(out, "{:>8}  {}", "", line.trim_start())?;
             }
         }
+        if !self.beside.is_empty() {
+            writeln!(out, "\nbeside it, the logs of other hosts")?;
+        }
+        for other in &self.beside {
+            other.show(out)?;
+        }
         writeln!(out)?;
         if self.trust.as_ref().is_some_and(|pinned| !pinned.is_ok()) {
             writeln!(out, "NOT the newest that was seen of this domain")?;
         }
-        let counts = self.findings.iter().all(|found| found.class == Class::Note);
+        let others = self.beside.iter().all(|other| other.class().is_none());
+        let counts = others && self.findings.iter().all(|found| found.class == Class::Note);
         match (counts, self.findings.len()) {
             (true, 0) => writeln!(out, "everything that was signed counts"),
             (true, _) => writeln!(out, "nothing counts that should not"),
@@ -409,7 +419,9 @@ impl Outcome for Verified {
 /// Judges everything, and says what is proven.
 pub fn run(face: &Face, args: &DomainVerify) -> Result {
     let (path, store) = face.reader()?;
-    let finished = done(path, &store)?;
+    let mut finished = done(path, &store)?;
+    domain_beside::leave_to_others(&store, &mut finished)
+        .map_err(|error| failed("verify the store's domain", path, &error))?;
     let report = verify::verify(&store, &finished, args.expect.as_ref())
         .map_err(|error| failed("verify the store's domain", path, &error))?;
     let differences = meta::compare(&**store.vfs(), &store, &report.domain, None)
@@ -430,7 +442,10 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
     if let (true, true, Some(pinned)) = (is_seen, counts, &trust) {
         trust::move_on(face, &store, &report.domain, pinned);
     }
-    let exit = match report.class().map_or(Exit::Complete, exit_of_class) {
+    let beside = domain_beside::of(&store, &report.domain);
+    let of_others = beside.iter().filter_map(BesideObject::class).max();
+    let worst = report.class().max(of_others);
+    let exit = match worst.map_or(Exit::Complete, exit_of_class) {
         exit if is_seen || exit == Exit::Integrity => exit,
         _ => Exit::Rollback,
     };
@@ -443,12 +458,13 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
         _ => None,
     });
     face.report.result(&Verified {
-        ok: report.is_ok() && is_seen,
+        ok: report.is_ok() && is_seen && of_others.is_none(),
         exit: exit.code(),
         domain: DomainObject::from(&report.domain),
         trust,
         proven: report.proven.iter().map(StatementObject::from).collect(),
         findings: report.found.iter().map(FindingObject::from).collect(),
+        beside,
         unsigned_captures: unsigned.collect(),
     })?;
     if let (true, Some(words)) = (face.report.is_human(), next(path, &report)) {
