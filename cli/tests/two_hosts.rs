@@ -154,7 +154,7 @@ fn two(room: &Path) -> (Machine, Machine, String) {
 }
 
 fn mint(machine: &Machine, name: &str) -> String {
-    let pass = machine.pass();
+    let (pass, paper) = (machine.pass(), machine.file("paper"));
     let minted = machine.does(
         "asl",
         &[
@@ -162,7 +162,8 @@ fn mint(machine: &Machine, name: &str) -> String {
             "mint",
             "--name",
             name,
-            "--no-recovery",
+            "--recovery-out",
+            paper.to_str().unwrap(),
             "--yes",
             "--ephemeral",
             "--passphrase-file",
@@ -568,4 +569,104 @@ fn who_tries_to_get_in_is_refused() {
         std::fs::read(room.path().join("mine")).unwrap(),
         b"a letter"
     );
+}
+
+/// Two machines have the root, and each lets somebody in before they meet: two histories, told on both, which a rotation settles; who
+/// was let in by the one that lost asks again.
+#[test]
+fn two_that_grant_at_once_are_told_and_settle_it() {
+    let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (attic, cellar, domain) = two(room.path());
+    let copy_of_attic = |name| {
+        let machine = Machine::new(room.path(), name);
+        let from = attic.store();
+        let arguments = [
+            "store",
+            "sync",
+            from.to_str().unwrap(),
+            "--expect",
+            &domain,
+            "--ephemeral",
+        ];
+        machine.does("asl", &arguments);
+        machine
+    };
+    let (loft, barn) = (copy_of_attic("loft"), copy_of_attic("barn"));
+    // As people did before there were requests.
+    std::fs::create_dir_all(loft.store().join("meta/keys/priv")).unwrap();
+    std::fs::copy(attic.keys(&domain), loft.keys(&domain)).unwrap();
+    let pass = attic.pass();
+    let add = |file: &str, asked: &Value| {
+        let arguments = [
+            "domain",
+            "host",
+            "add",
+            file,
+            "--expect",
+            text(&asked["fingerprint"]),
+            "--yes",
+            "--passphrase-file",
+            &pass,
+        ];
+        arguments.map(str::to_owned)
+    };
+    let of = |arguments: &[String; 9]| -> Vec<String> { arguments.to_vec() };
+    let does = |machine: &Machine, arguments: &[String; 9]| {
+        let words = of(arguments);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        machine.does("asl", &words)
+    };
+    let for_cellar = add("cellar.host", &cellar.request("cellar.host"));
+    let first = barn.request("barn.host");
+    let for_barn = add("barn.host", &first);
+    does(&attic, &for_cellar);
+    does(&loft, &for_barn);
+
+    attic.sync(&loft);
+    loft.sync(&attic);
+    for machine in [&attic, &loft] {
+        let (code, proven) = json(&mut machine.run("asl", &["domain", "verify"]));
+        assert_eq!((code, &proven["ok"]), (12, &Value::from(false)), "{proven}");
+        let mut others = proven["beside"].as_array().unwrap().iter();
+        assert!(others.any(|other| other["history"] == "forked"), "{proven}");
+        let words = of(&for_barn);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if machine.name == "attic" {
+            let (code, said) = machine.refused(&words);
+            assert!(
+                code == 12 && said.contains("asl domain rotate"),
+                "{code} {said}"
+            );
+        }
+    }
+
+    let paper = attic.file("paper");
+    let rotate = [
+        "domain",
+        "rotate",
+        "--phrase-file",
+        paper.to_str().unwrap(),
+        "--no-recovery",
+        "--yes",
+        "--passphrase-file",
+        &pass,
+    ];
+    assert_eq!(attic.does("asl", &rotate)["rotation"], 1);
+    loft.sync(&attic);
+    std::fs::write(loft.file("letter"), "a letter").unwrap();
+    loft.does("asl", &["put", loft.file("letter").to_str().unwrap()]);
+    let proven = loft.does("asl", &["domain", "verify"]);
+    assert_eq!(
+        proven["rotation"], 1,
+        "the rotation and what it settled were taken over"
+    );
+    attic.sync(&loft);
+    attic.does("asl", &["domain", "verify"]);
+
+    barn.sync(&attic);
+    let again = barn.request("barn.host");
+    assert_eq!(again["keys"], first["keys"], "the same keys");
+    does(&attic, &add("barn.host", &again));
+    barn.sync(&attic);
+    assert_eq!(barn.capture("late", true)["signed_off"]["signed"], true);
 }

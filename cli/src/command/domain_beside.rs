@@ -135,6 +135,11 @@ impl BesideObject {
         self.class
     }
 
+    /// Whether another manifest than ours is in force there, and neither leads to the other.
+    pub(super) fn is_forked(&self) -> bool {
+        self.history == "forked"
+    }
+
     pub(super) fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         let records = text::count(self.log_position, "record");
         let signed = match (self.history, self.checkpointed_position) {

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::domain;
 use super::domain_draft::{self, DraftObject};
 use super::domain_govern::{Desk, WithPhrase, no_passphrase, passphrase, require};
-use crate::args::{HostAdd, HostRequest};
+use crate::args::{Change, HostAdd, HostRequest};
 use crate::error::{CliError, Exit, Result};
 use crate::face::{Face, outside_store};
 use crate::probe::{self, Allowed, Refusal};
@@ -316,7 +316,7 @@ pub fn add(face: &Face, args: &HostAdd) -> Result {
     if let Some(expected) = &args.expect {
         request.require(expected).map_err(|error| refuse(&error))?;
     }
-    look(face, &request, &refuse)?;
+    look(face, &request, change, &refuse)?;
     let words = grants(&request.asked);
     match &prompt {
         Some(prompt) => {
@@ -340,7 +340,7 @@ pub fn add(face: &Face, args: &HostAdd) -> Result {
     }
     let passphrase = passphrase(face, file, "the keys")?;
     let mut desk = Desk::open(face, ADDS)?;
-    require_one_history(&desk, change.despite_fork)?;
+    require_one_history(path, desk.writer.handle(), &desk.domain, change)?;
     let keys = desk.settle(&passphrase)?;
     if request.asked.granted(&desk.domain.chain).is_some() {
         face.report.note("this request was granted before");
@@ -360,13 +360,19 @@ pub fn add(face: &Face, args: &HostAdd) -> Result {
 
 /// Refuses what can be refused before anybody is asked for anything. What depends on the newest manifest is seen again when the
 /// store is open for writing, and has what other instances say.
-fn look(face: &Face, request: &Request, refuse: &dyn Fn(&HostError) -> CliError) -> Result<()> {
+fn look(
+    face: &Face,
+    request: &Request,
+    change: &Change,
+    refuse: &dyn Fn(&HostError) -> CliError,
+) -> Result<()> {
     let (path, store) = face.reader()?;
     let domain = Domain::read(&store).map_err(|error| domain::failed(ADDS, path, &error))?;
     let Some(domain) = domain.filter(|domain| request.asked.granted(&domain.chain).is_none())
     else {
         return Ok(());
     };
+    require_one_history(path, &store, &domain, change)?;
     match request.draft(&domain.chain) {
         Err(Error::Host(HostError::UnknownManifest { .. })) if has_others(&store) => Ok(()),
         Err(Error::Host(error)) => Err(refuse(&error)),
@@ -400,16 +406,28 @@ fn grants(asked: &Asked) -> Vec<String> {
 }
 
 /// Refuses to add to one of two histories that other instances show.
-fn require_one_history(desk: &Desk<'_>, despite: bool) -> Result<()> {
-    match beside::fork(desk.writer.handle(), &desk.domain) {
-        Some((ours, theirs)) if !despite => Err(desk.failed(
-            &GovernError::Forked {
+fn require_one_history(
+    path: &Path,
+    store: &StoreHandle,
+    domain: &Domain,
+    change: &Change,
+) -> Result<()> {
+    match beside::fork(store, domain) {
+        Some((ours, theirs)) if !change.despite_fork => {
+            let forked = GovernError::Forked {
                 ours,
                 theirs,
                 settles: true,
-            }
-            .into(),
-        )),
+            };
+            let place = text::shell_path(path);
+            Err(CliError::new(format!("cannot {ADDS}"))
+                .caused_by(&forked)
+                .exit(Exit::Rollback)
+                .hint(format!(
+                    "look at both: asl domain verify --store {place}; a rotation settles it: asl \
+                     domain rotate --help"
+                )))
+        }
         _ => Ok(()),
     }
 }
@@ -417,7 +435,7 @@ fn require_one_history(desk: &Desk<'_>, despite: bool) -> Result<()> {
 /// Writes the manifest that grants a request as a draft, for roots that sign together.
 fn add_draft(face: &Face, args: &HostAdd, file: &Path, request: &Request) -> Result {
     let mut desk = Desk::open(face, ADDS)?;
-    require_one_history(&desk, args.change.despite_fork)?;
+    require_one_history(desk.path, desk.writer.handle(), &desk.domain, &args.change)?;
     let draft = request
         .draft(&desk.domain.chain)
         .and_then(|draft| DraftFile::following(desk.writer.handle(), &desk.domain, draft));

@@ -443,6 +443,7 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
         trust::move_on(face, &store, &report.domain, pinned);
     }
     let beside = domain_beside::of(&store, &report.domain);
+    let of_fork = beside.iter().any(BesideObject::is_forked);
     let of_others = beside.iter().filter_map(BesideObject::class).max();
     let worst = report.class().max(of_others);
     let exit = match worst.map_or(Exit::Complete, exit_of_class) {
@@ -469,6 +470,12 @@ pub fn run(face: &Face, args: &DomainVerify) -> Result {
     })?;
     if let (true, Some(words)) = (face.report.is_human(), next(path, &report)) {
         face.report.note(&words);
+    }
+    if of_fork {
+        face.report.note(
+            "the domain was changed on two machines at once: decide which one is right, and there: \
+             asl domain rotate --help. Hosts that the other one let in ask again.",
+        );
     }
     Ok(exit)
 }
