@@ -78,8 +78,8 @@ impl Outcome for Requested {
         for KeyObject { key_id, roles } in &self.keys {
             lines.push(("key", format!("{key_id:.16}  {roles}")));
         }
+        lines.push(("kept in", "meta/keys/priv, encrypted".to_owned()));
         facts(out, &lines)?;
-        writeln!(out, "private keys: {} (encrypted)", self.key_file)?;
         writeln!(out, "\nfingerprint: {}\n", self.fingerprint)?;
         writeln!(out, "Take the request to the machine with the root. There:")?;
         writeln!(out, "  {}", self.add)?;
