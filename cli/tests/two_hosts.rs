@@ -179,7 +179,7 @@ fn text(value: &Value) -> &str {
         .unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// Covers K6.
+/// Its keys are nowhere else, and what it signs is proven on the other machine.
 #[test]
 fn a_second_machine_signs_with_keys_of_its_own() {
     let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -163,7 +163,7 @@ fn asking_again_asks_for_the_same() {
     assert!(keys.signers(Role::Root).next().is_none());
 }
 
-/// Covers K6.
+/// Its keys are nowhere else, and what it signs is proven on the other machine.
 #[test]
 fn a_second_machine_signs_with_its_own_keys_once_they_are_listed() {
     let (first, second, id) = machines();
