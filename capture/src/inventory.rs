@@ -27,7 +27,7 @@ pub use self::mountpoint::unmounted_mountpoint;
 pub use self::mounts::{MountInfo, describe_mount, mounts, swaps};
 pub use self::sysfs::{BlockNode, DevNumber, NotADevNumber};
 pub use self::udev::UdevRecord;
-pub use self::uuid::filesystem_uuid;
+pub use self::uuid::{filesystem_uuid, place};
 
 /// Where the kernel's and udev's descriptions are. Tests point these at a tree
 /// of their own.

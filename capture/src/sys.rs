@@ -18,8 +18,30 @@ pub const BUFFER_ALIGN: usize = 4096;
 
 /// `_IOR(0x12, 114, size_t)` of `linux/fs.h`; the kernel writes a `u64` whatever `size_t` is.
 const BLKGETSIZE64: Opcode = opcode::read::<usize>(0x12, 114);
+/// `_IOR(0x15, 0, struct fsuuid2)` of `linux/fs.h`, since Linux 6.9.
+const FS_IOC_GETFSUUID: Opcode = opcode::read::<FsUuid>(0x15, 0);
 /// `_IO(0x12, 94)` of `linux/fs.h`; the kernel writes an `int`.
 const BLKROGET: Opcode = opcode::none(0x12, 94);
+
+/// `struct fsuuid2` of `linux/fs.h`.
+#[repr(C)]
+struct FsUuid {
+    len: u8,
+    uuid: [u8; 16],
+}
+
+/// UUID of the filesystem that an open file lies on, which no device has to be asked for. Errors: `ENOTTY` where the kernel is
+/// older than 6.9, or the filesystem has no UUID of 16 bytes.
+pub fn filesystem_uuid(file: impl AsFd) -> Result<[u8; 16]> {
+    #[expect(unsafe_code, reason = "rustix has no FS_IOC_GETFSUUID")]
+    // SAFETY: the kernel writes one `struct fsuuid2` (fs/ioctl.c, `ioctl_getfsuuid`), which is the type that the getter provides
+    // room for; every bit pattern is one of its values.
+    let found = unsafe { ioctl(file, Getter::<FS_IOC_GETFSUUID, FsUuid>::new()) }?;
+    match usize::from(found.len) == found.uuid.len() {
+        true => Ok(found.uuid),
+        false => Err(rustix::io::Errno::NOTTY),
+    }
+}
 
 /// Size of a block device in bytes; 0 when there is no medium or the device is
 /// gone. Errors: `ENOTTY` when `device` is no block device.

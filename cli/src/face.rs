@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use asl_bootstrap::{Domain, DomainId, carry, meta};
-use asl_capture::inventory::{SystemPaths, filesystem_uuid, unmounted_mountpoint};
+use asl_capture::inventory::{self, SystemPaths, unmounted_mountpoint};
 use asl_store::log::LogEnd;
 use asl_store::vfs::Vfs;
 use asl_store::vfs::real::RealVfs;
@@ -397,16 +397,16 @@ fn unmounted(path: &Path) -> Option<String> {
 /// What is said when a store is first written to in another place than before.
 pub fn birth(path: &Path, of: &StoreId) -> String {
     format!(
-        "{} is a copy: the store {of} was written on another filesystem. It stays as it is; what is \
+        "{} is a copy: the store {of} was written in another place. It stays as it is; what is \
          written here goes beside it, and both are shown as one. When they are to meet again: asl \
          store sync",
         text::path(path)
     )
 }
 
-/// The place that a store at `path` is written in, if it has a name: the UUID of the filesystem.
+/// The place that a store at `path` is written in, if it has a name: the filesystem's UUID and the directory's inode number.
 pub fn home_of(path: &Path) -> Option<Home> {
-    filesystem_uuid(&SystemPaths::default(), path).and_then(Home::new)
+    inventory::place(&SystemPaths::default(), path).and_then(Home::new)
 }
 
 /// Clock, chance, who we are and where, for a writer of the store at `path`.

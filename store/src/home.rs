@@ -4,8 +4,9 @@
 //! its log is history, and who writes begins an instance of their own beside it. So a clone that was gone on with in two
 //! places is two instances, and nothing is lost when they meet.
 //!
-//! A home is an opaque name that the face gives, as a rule the UUID of the filesystem. Where none is known (a network
-//! filesystem, a RAM disk) nothing is checked: who writes goes on with the instance at the top.
+//! A home is a name that the face gives: as a rule the UUID of the filesystem and, after a slash, what tells the directory from a copy
+//! of it there. Where none is known (a network filesystem, a RAM disk) nothing is checked: who writes goes on with the instance at
+//! the top. A name without a slash stands for every directory of its filesystem: stores of before have such homes.
 //!
 //! Invariants
 //! - The newest home that a log records counts. One without any gets the first that is known.
@@ -52,6 +53,15 @@ impl Home {
         &self.0
     }
 
+    /// Whether both may be names of one place: they are the same, or one of them names the filesystem only.
+    pub fn may_be(&self, other: &Self) -> bool {
+        let names = |whole: &Self, of: &Self| {
+            let rest = of.0.strip_prefix(&whole.0);
+            !whole.0.contains('/') && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        self == other || names(self, other) || names(other, self)
+    }
+
     /// Reads the payload of a record; `None` where it is malformed.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let name = payload.get(hp::LEN..)?;
@@ -95,7 +105,7 @@ pub struct NotAHome;
 /// Whether who is at `home` may write the instance: it is its home, or nobody knows better.
 pub(crate) fn is_at_home(recorded: Option<&Home>, home: Option<&Home>) -> bool {
     match (recorded, home) {
-        (Some(recorded), Some(home)) => recorded == home,
+        (Some(recorded), Some(home)) => recorded.may_be(home),
         _ => true,
     }
 }
@@ -106,13 +116,18 @@ pub(crate) fn is_written(vfs: &dyn Vfs, recorded: Option<&Home>, home: Option<&H
     is_at_home(recorded, home) && !instances::is_copied(vfs)
 }
 
-/// The number of the instance among `others` that is written at `home`; where no home is known, of the first that no sync brought.
+/// The number of the instance among `others` that is written at `home`, one with just this home before one that names less; where no home
+/// is known, of the first that no sync brought.
 pub(crate) fn find(others: &[Arc<Instance>], home: Option<&Home>) -> Option<usize> {
-    let is = |other: &Arc<Instance>| {
-        let at_home = home.is_none() || other.view().state.home() == home;
-        at_home && !instances::is_copied(&*other.vfs)
+    let written = |at: &dyn Fn(&Home) -> bool| {
+        let is = |other: &Arc<Instance>| {
+            let at_home = home.is_none() || other.view().state.home().is_some_and(at);
+            at_home && !instances::is_copied(&*other.vfs)
+        };
+        others.iter().position(is)
     };
-    others.iter().position(is)
+    let same = written(&|recorded| home == Some(recorded));
+    same.or_else(|| written(&|recorded| home.is_some_and(|home| recorded.may_be(home))))
 }
 
 /// Where a writer writes.
@@ -259,6 +274,24 @@ pub(crate) fn give_birth(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_a_filesystem_stands_for_its_directories() {
+        let home = |name: &str| Home::new(name).unwrap();
+        for (one, other, expected) in [
+            ("a", "a", true),
+            ("a", "a/7", true),
+            ("a/7", "a/7", true),
+            ("a/7", "a/8", false),
+            ("a", "b/7", false),
+            ("a", "ab/7", false),
+            ("a", "ab", false),
+            ("a/7", "a/7/8", false),
+        ] {
+            assert_eq!(home(one).may_be(&home(other)), expected, "{one}, {other}");
+            assert_eq!(home(other).may_be(&home(one)), expected, "{other}, {one}");
+        }
+    }
 
     #[test]
     fn a_home_has_one_form() {

@@ -648,7 +648,15 @@ fn a_filesystem_has_the_uuid_that_udev_or_its_links_know() {
     assert_eq!(uuid("/home/x").as_deref(), Some("aaaa-1"));
     assert_eq!(uuid("/srv/store").as_deref(), Some("bbbb-2"));
     assert_eq!(uuid("/pool/store").as_deref(), Some("bbbb-2"));
-    for nowhere in ["/plain/x", "/net/x", "/run/x"] {
+    for nowhere in ["/net/x", "/run/x"] {
         assert_eq!(uuid(nowhere), None, "{nowhere}");
+    }
+    // What is not there has no inode, and of some filesystems no directory has one that lasts.
+    let place = |path: &str| place(&fake.system, Path::new(path));
+    assert_eq!(place("/home/x").as_deref(), Some("aaaa-1"));
+    assert_eq!(place("/srv").as_deref(), Some("bbbb-2"));
+    if let Ok(found) = fs::metadata("/home") {
+        let inode = std::os::unix::fs::MetadataExt::ino(&found);
+        assert_eq!(place("/home").unwrap(), format!("aaaa-1/{inode}"));
     }
 }
