@@ -167,7 +167,7 @@ fn promote(source: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
         "{} bytes of blocks, {} of them shared, {} artifacts, {:.2} s",
         promoted.moved.brought.bytes,
         promoted.moved.shared_bytes,
-        promoted.lineage.artifacts,
+        promoted.links[0].lineage.artifacts,
         since.elapsed().as_secs_f64()
     );
     Ok(())

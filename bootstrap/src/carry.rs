@@ -16,20 +16,17 @@
 
 use std::collections::HashSet;
 
-use asl_store::{Authority, AuthorityRecord, Key, LogPosition, StoreHandle, StoreWriter};
+use asl_store::{Authority, AuthorityRecord, LogPosition, StoreHandle, StoreWriter};
 
-use crate::chain::{Candidate, Chain, ChainError};
-use crate::dam::{DAM_LEN_MAX, Dam};
+use crate::chain::{Chain, ChainError};
+use crate::dam::DAM_LEN_MAX;
 use crate::domain::Domain;
 use crate::error::Result;
 use crate::id::DomainId;
 use crate::lineage::Lineage;
+use crate::manifests::{Stored, fetch, signatures};
 use crate::mint;
-use crate::policy::POLICY_LEN;
 use crate::sign::{Context, Signature, signers};
-
-/// No signature artifact is longer.
-const SIGNATURE_LEN_MAX: usize = 256;
 
 /// What was said again in our own log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -138,52 +135,9 @@ fn records(of: &StoreHandle) -> Result<Vec<AuthorityRecord>> {
 fn founded(store: &StoreHandle, records: &[AuthorityRecord]) -> Option<DomainId> {
     let mut all = records.iter();
     let first = all.find(|record| record.kind == Authority::Dam)?;
-    let said = Said::read(store, first)?;
+    let said = Stored::read(store, first)?;
     let chain = Chain::genesis(&said.candidate());
     chain.ok().map(|chain| chain.domain())
-}
-
-/// An artifact of any instance, hidden or not, of at most `max` bytes.
-fn fetch(store: &StoreHandle, key: &Key, max: usize) -> Option<Vec<u8>> {
-    let found = store.lookup_part(key).ok()??;
-    (found.raw_len <= max as u64)
-        .then(|| store.get_part(key).ok())
-        .flatten()
-}
-
-fn signatures(store: &StoreHandle, record: &AuthorityRecord) -> Vec<Vec<u8>> {
-    let keys = record.keys[1..].iter();
-    keys.filter_map(|key| fetch(store, key, SIGNATURE_LEN_MAX))
-        .collect()
-}
-
-/// A manifest with what a chain wants to see of it.
-struct Said {
-    dam: Vec<u8>,
-    policy: Vec<u8>,
-    signatures: Vec<Vec<u8>>,
-}
-
-impl Said {
-    /// What a record names, if all of it is there.
-    fn read(store: &StoreHandle, record: &AuthorityRecord) -> Option<Self> {
-        let dam = fetch(store, &record.keys[0], DAM_LEN_MAX)?;
-        let policy = fetch(store, &Dam::decode(&dam).ok()?.policy, POLICY_LEN)?;
-        let signatures = signatures(store, record);
-        Some(Self {
-            dam,
-            policy,
-            signatures,
-        })
-    }
-
-    fn candidate(&self) -> Candidate<'_> {
-        Candidate {
-            dam: &self.dam,
-            policy: &self.policy,
-            signatures: self.signatures.iter().map(Vec::as_slice).collect(),
-        }
-    }
 }
 
 /// Says a manifest in our log if our chain takes it. What it does not take now it may take after another one.
@@ -197,7 +151,7 @@ fn take(
     if chain.as_ref().is_some_and(is_known) {
         return Ok(false);
     }
-    let Some(said) = Said::read(writer.handle(), record) else {
+    let Some(said) = Stored::read(writer.handle(), record) else {
         return Ok(false);
     };
     let next = match chain {
@@ -237,7 +191,7 @@ fn settle(
             if settled.node(&record.keys[0]).is_some() {
                 continue;
             }
-            let Some(said) = Said::read(writer.handle(), record) else {
+            let Some(said) = Stored::read(writer.handle(), record) else {
                 continue;
             };
             let mut next = settled.clone();

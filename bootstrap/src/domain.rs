@@ -26,6 +26,7 @@ use crate::checkpoint::{Checkpoint, Origin};
 use crate::error::Result;
 use crate::id::{DomainId, KeyId};
 use crate::lineage::{Lineage, Op};
+use crate::manifests::Manifests;
 use crate::receipt::{Receipt, ReceiptKind};
 use crate::tlog::{Frontier, TreeHash};
 
@@ -142,7 +143,7 @@ pub struct Domain {
     pub store: StoreId,
     /// Its manifests.
     pub chain: Chain,
-    /// The record that brought each valid manifest.
+    /// The record that brought each valid manifest; none for one that only another instance's log has.
     pub manifests: BTreeMap<Key, LogPosition>,
     /// The tree over the whole log.
     pub tree: Frontier,
@@ -174,7 +175,17 @@ impl Domain {
     /// # Errors
     /// [`DomainError::Genesis`]; [`asl_store::Error`] where the log itself cannot be read.
     pub fn read(store: &StoreHandle) -> Result<Option<Self>> {
-        walk::read(store)
+        walk::read(store, None)
+    }
+
+    /// The same for an instance that does not lie alone: judged by what the logs of all of them say of the domain. Where this log
+    /// says nothing of it, `manifests` do; where it does, they say what came to pass elsewhere. What this log's own records of
+    /// authority need is still in the manifest that it has in force at their place.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_among(store: &StoreHandle, manifests: &Manifests) -> Result<Option<Self>> {
+        walk::read(store, Some(manifests))
     }
 
     /// Its name.

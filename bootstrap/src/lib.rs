@@ -27,6 +27,7 @@ pub mod id;
 pub mod key;
 pub mod keyfile;
 pub mod lineage;
+pub mod manifests;
 pub mod meta;
 pub mod mint;
 pub mod note;

@@ -20,6 +20,7 @@ use crate::domain::{CheckpointState, Class, Domain, Finding};
 use crate::error::Result;
 use crate::id::{DomainId, KeyId};
 use crate::lineage::Lineage;
+use crate::manifests::Manifests;
 use crate::mint::{Done, MintError};
 use crate::policy::{Event, Refusal, Unsigned};
 use crate::receipt::ReceiptKind;
@@ -217,7 +218,29 @@ pub fn verify(
     finished: &[Done],
     expected: Option<&DomainId>,
 ) -> Result<Report> {
-    let found = Domain::read(store)?;
+    judge(Domain::read(store)?, store, finished, expected)
+}
+
+/// The same for an instance that does not lie alone; see [`Domain::read_among`].
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_among(
+    store: &StoreHandle,
+    manifests: &Manifests,
+    finished: &[Done],
+    expected: &DomainId,
+) -> Result<Report> {
+    let found = Domain::read_among(store, manifests)?;
+    judge(found, store, finished, Some(expected))
+}
+
+fn judge(
+    found: Option<Domain>,
+    store: &StoreHandle,
+    finished: &[Done],
+    expected: Option<&DomainId>,
+) -> Result<Report> {
     if let Some(expected) = expected {
         let found = found.as_ref().map(Domain::id);
         if found != Some(*expected) {
@@ -272,7 +295,11 @@ fn manifests(domain: &Domain) -> Vec<Statement> {
     let mut statements: Vec<Statement> = Vec::new();
     let mut before: Option<&Node> = None;
     for node in domain.chain.path() {
-        let since = record_of(domain, &node.key);
+        let Some(since) = record_of(domain, &node.key) else {
+            // Another instance's log proves it.
+            before = Some(node);
+            continue;
+        };
         let voucher = |key: &KeyId| {
             let is_root = |node: &&Node| node.dam.roots.iter().any(|root| root.id() == *key);
             let signing = match [Some(node), before]
@@ -307,9 +334,9 @@ fn manifests(domain: &Domain) -> Vec<Statement> {
     statements
 }
 
-fn record_of(domain: &Domain, dam: &Key) -> LogPosition {
-    let record = domain.manifests.get(dam);
-    *record.expect("each manifest on the path was brought by a record")
+/// The record of this log that brought a manifest.
+fn record_of(domain: &Domain, dam: &Key) -> Option<LogPosition> {
+    domain.manifests.get(dam).copied()
 }
 
 /// What a checkpoint proves.
@@ -509,7 +536,7 @@ fn unsettled(domain: &Domain) -> Vec<Found> {
     let untold = forks.filter(|fork| !told(fork));
     untold
         .map(|fork| Found {
-            position: record_of(domain, &fork.ours),
+            position: record_of(domain, &fork.ours).unwrap_or(LogPosition(0)),
             class: Class::Fork,
             wrong: Wrong::Fork(fork),
         })

@@ -154,6 +154,25 @@ impl StoreHandle {
             .collect()
     }
 
+    /// Each instance as its own log has it, in the same order: the others show nothing, and lend it parts.
+    pub fn members(&self) -> Vec<Self> {
+        let all: Vec<Arc<Instance>> = self.all().cloned().collect();
+        (0..all.len())
+            .map(|own| {
+                let mut others = all.clone();
+                let own = others.remove(own);
+                others.sort_by_key(|other| other.view().state.store_id());
+                Self(Arc::new(Shared {
+                    own,
+                    others,
+                    unopened: Vec::new(),
+                    scope: Scope::Own,
+                    files: Mutex::default(),
+                }))
+            })
+            .collect()
+    }
+
     /// Opens `Index(S, P)` of the own instance; without a position, the snapshot itself.
     pub fn at(&self, snapshot: &str, position: Option<LogPosition>) -> Result<Self> {
         let (info, end) = {

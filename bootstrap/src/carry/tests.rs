@@ -6,7 +6,7 @@ use asl_store::id::Digest;
 use asl_store::sync::{SyncOptions, sync};
 use asl_store::vfs::Vfs;
 use asl_store::vfs::fault::{CrashPolicy, FaultVfs};
-use asl_store::{Home, StoreId};
+use asl_store::{Home, Key, StoreId};
 
 use super::*;
 use crate::fixture::*;

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::id::{DomainId, KeyId};
 use crate::key::PublicKey;
 use crate::lineage::{Lineage, Op};
+use crate::manifests::Manifests;
 use crate::note::{NOTE_LEN_MAX, Note};
 use crate::policy::{POLICY_LEN, Policy, Refusal};
 use crate::receipt::Receipt;
@@ -109,12 +110,20 @@ struct Walk<'s> {
     failed: Option<DomainError>,
 }
 
-pub(super) fn read(store: &StoreHandle) -> Result<Option<Domain>> {
+/// A log that was read once.
+struct Folded<'s> {
+    walk: Walk<'s>,
+    tree: Frontier,
+    head: Digest,
+}
+
+/// Reads the log with what is known of the domain before its first record.
+fn fold(store: &StoreHandle, chain: Option<Chain>) -> Result<Folded<'_>> {
     let store_id = store.with_state(asl_store::state::State::store_id);
     let mut walk = Walk {
         store,
         store_id,
-        chain: None,
+        chain,
         manifests: BTreeMap::new(),
         bodies: BTreeMap::new(),
         checkpoints: Vec::new(),
@@ -135,9 +144,28 @@ pub(super) fn read(store: &StoreHandle) -> Result<Option<Domain>> {
         walk.record(record);
         Ok(())
     })?;
-    if let Some(error) = walk.failed {
+    Ok(Folded { walk, tree, head })
+}
+
+pub(super) fn read(store: &StoreHandle, among: Option<&Manifests>) -> Result<Option<Domain>> {
+    let mut folded = fold(store, None)?;
+    if let Some(error) = folded.walk.failed {
         return Err(error.into());
     }
+    if let Some(manifests) = among {
+        match &mut folded.walk.chain {
+            Some(chain) => {
+                manifests.tell(chain);
+                folded.walk.told();
+            }
+            None => {
+                if let Some(chain) = manifests.chain() {
+                    folded = fold(store, Some(chain))?;
+                }
+            }
+        }
+    }
+    let Folded { walk, tree, head } = folded;
     if walk.chain.is_none() {
         return Ok(None);
     }
@@ -250,6 +278,26 @@ impl Walk<'_> {
                 }
                 Err(problem)
             }
+        }
+    }
+
+    /// What this log could not place, because only another one has what it continues.
+    fn told(&mut self) {
+        let Some(chain) = &self.chain else {
+            return;
+        };
+        for (position, key) in &self.bodies {
+            if chain.node(key).is_none() || self.manifests.contains_key(key) {
+                continue;
+            }
+            self.manifests.insert(*key, *position);
+            self.findings.retain(|finding| {
+                let unplaced = matches!(
+                    finding.problem,
+                    Problem::Manifest(ChainError::UnknownPrev { .. })
+                );
+                !(unplaced && finding.about == Authority::Dam && finding.artifact == *key)
+            });
         }
     }
 

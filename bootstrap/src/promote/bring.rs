@@ -1,8 +1,8 @@
 //! Moving blocks, and what is left of them: steps 6 and 8.
 //!
 //! All files come first and wait, checked, where nobody sees them, so that a source with damage is refused before anything is
-//! changed. Then, in this order: blocks as in the source's log, so that parts of artifacts come before the artifacts; of one block taken piece by piece what
-//! has bytes of its own first, lists after it.
+//! changed. Then, in this order: instance by instance, blocks as in its log, so that parts of artifacts come before the artifacts; of one block taken piece by
+//! piece what has bytes of its own first, lists after it. A list whose parts come with a later instance waits for that.
 //!
 //! Crash: blocks that were logged or wait are here for the next time; of the others nothing is left.
 
@@ -18,11 +18,13 @@ use asl_store::put::PENDING_MAX;
 use asl_store::vfs::{Access, VfsFile};
 use asl_store::{Key, StoreHandle, StoreWriter, format};
 
+use super::blocks::{Action, Step, Tally, action_now, captures_of, digests};
 use super::error::{DamagedBlock, PromoteError, what};
-use super::plan::{Action, Plan, Step, Tally, action_now, captures_of, digests};
-use super::source::Source;
+use super::plan::Plan;
+use super::source::{Instance, Source};
 use super::{Means, Stage};
 use crate::error::Result;
+use crate::mint::Done;
 
 /// What came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,43 +54,74 @@ pub(super) struct Mover<'a> {
     pub(super) writer: &'a mut StoreWriter,
     pub(super) means: &'a Means<'a>,
     pub(super) moved: Moved,
+    pub(super) left: Vec<Left>,
+}
+
+/// A list of parts that are not all here.
+pub(super) struct Left {
+    /// The instance that it is of.
+    nth: usize,
+    path: String,
+    entry: Entry,
+    /// Whether it may be lost, because its block is damaged.
+    salvaged: bool,
+}
+
+/// A block of an instance, with what is to be done.
+#[derive(Clone, Copy)]
+struct Task {
+    nth: usize,
+    step: Step,
 }
 
 /// What is to be done, now that every file was looked at.
 #[derive(Default)]
 pub(super) struct Todo {
-    steps: Vec<Step>,
+    tasks: Vec<Task>,
     /// Blocks that wait whose bytes are shared.
     shared: HashSet<Digest>,
 }
 
 impl Mover<'_> {
-    /// Brings every block that comes over whole to where it waits, and looks at those that come piece by piece. Nothing of the target is
-    /// changed that anybody sees. What is not whole is to be salvaged, if the plan puts up with that.
-    pub(super) fn stage(&mut self) -> Result<Todo> {
+    fn instance(&self, nth: usize) -> &Instance {
+        &self.source.instances()[nth]
+    }
+
+    fn path_of(&self, task: &Task) -> String {
+        path_of(self.instance(task.nth).store(), &task.step)
+    }
+
+    /// Brings every block of these instances that comes over whole to where it waits, and looks at those that come piece by piece.
+    /// Nothing of the target is changed that anybody sees. What is not whole is to be salvaged, if the plan puts up with that.
+    pub(super) fn stage(&mut self, due: &[usize]) -> Result<Todo> {
         let here = digests(self.writer.handle());
         let mut todo = Todo::default();
-        for step in &self.plan.steps {
-            // What was here when the plan was made may have been taken back since, and the other way round.
-            let action = action_now(self.source, self.writer.handle(), &here, step)?;
-            todo.steps.push(Step { action, ..*step });
+        for nth in due.iter().copied() {
+            for step in &self.plan.instances[nth].steps {
+                // What was here when the plan was made may have been taken back since, and the other way round.
+                let target = self.writer.handle();
+                let action = action_now(self.instance(nth), target, &here, step)?;
+                let step = Step { action, ..*step };
+                todo.tasks.push(Task { nth, step });
+            }
         }
-        let to_check: Vec<&Step> = todo
-            .steps
-            .iter()
-            .filter(|step| matches!(step.action, Action::Bring | Action::Repack))
+        // Two instances may have taken over one and the same block.
+        let mut met = HashSet::new();
+        let to_check: Vec<Task> = (todo.tasks.iter().copied())
+            .filter(|task| matches!(task.step.action, Action::Bring | Action::Repack))
+            .filter(|task| met.insert((task.step.digest, task.step.action)))
             .collect();
         let mut torn = Vec::new();
         let mut failed = None;
         let staged = self.stage_all(&to_check);
-        for (step, staged) in to_check.iter().zip(staged) {
+        for (task, staged) in to_check.iter().zip(staged) {
             match staged {
                 Some(Ok(true)) => {
-                    todo.shared.insert(step.digest);
+                    todo.shared.insert(task.step.digest);
                 }
                 Some(Ok(false)) => {}
-                Some(Err(error)) if is_of(&error, &path_of(self.source.store(), step)) => {
-                    torn.push((*step, error))
+                Some(Err(error)) if is_of(&error, &self.path_of(task)) => {
+                    torn.push((*task, error));
                 }
                 Some(Err(error)) => {
                     failed.get_or_insert(error);
@@ -108,8 +141,8 @@ impl Mover<'_> {
             let blocks = self.described(&torn)?;
             return Err(PromoteError::Damaged { blocks }.into());
         }
-        let torn: HashSet<Digest> = torn.iter().map(|(step, _)| step.digest).collect();
-        for step in &mut todo.steps {
+        let torn: HashSet<Digest> = torn.iter().map(|(task, _)| task.step.digest).collect();
+        for Task { step, .. } in &mut todo.tasks {
             if torn.contains(&step.digest) && step.action != Action::Have {
                 step.action = Action::Salvage;
             }
@@ -118,20 +151,21 @@ impl Mover<'_> {
     }
 
     /// Stages blocks, several at once: one is copied while another is hashed.
-    fn stage_all(&self, steps: &[&Step]) -> Vec<Option<Staged>> {
+    fn stage_all(&self, tasks: &[Task]) -> Vec<Option<Staged>> {
         let total = self.plan.to_move();
-        let from = self.source.store();
+        let instances = self.source.instances();
         let into = self.writer.handle().vfs().clone();
         let next = AtomicUsize::new(0);
         let (blocks, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let stop = AtomicBool::new(false);
-        let results: Vec<Mutex<Option<Staged>>> = steps.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<Mutex<Option<Staged>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(step) = steps.get(at).filter(|_| !stop.load(Ordering::Relaxed)) else {
+                let Some(task) = tasks.get(at).filter(|_| !stop.load(Ordering::Relaxed)) else {
                     return;
                 };
+                let (step, from) = (&task.step, instances[task.nth].store());
                 let path = path_of(from, step);
                 let vfs = &**from.vfs();
                 let staged = match step.action {
@@ -150,7 +184,7 @@ impl Mover<'_> {
             }
         };
         std::thread::scope(|scope| {
-            let workers = self.means.threads.clamp(1, WORKERS_MAX).min(steps.len());
+            let workers = self.means.threads.clamp(1, WORKERS_MAX).min(tasks.len());
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             loop {
                 let done = Tally {
@@ -176,27 +210,31 @@ impl Mover<'_> {
     }
 
     /// What is told of blocks that are not whole.
-    fn described(&self, torn: &[(&Step, asl_store::Error)]) -> Result<Vec<DamagedBlock>> {
-        let ids: Vec<_> = torn.iter().map(|(step, _)| step.id).collect();
-        let captures = captures_of(self.source, &self.plan.finished, &ids)?;
-        let blocks = torn.iter().zip(captures);
-        Ok(blocks
-            .map(|((step, error), captures)| DamagedBlock {
-                path: path_of(self.source.store(), step),
+    fn described(&self, torn: &[(Task, asl_store::Error)]) -> Result<Vec<DamagedBlock>> {
+        let instances = self.plan.instances.iter();
+        let finished: Vec<Done> = instances
+            .flat_map(|plan| plan.finished.iter().copied())
+            .collect();
+        let mut described = Vec::new();
+        for (task, error) in torn {
+            let captures = captures_of(self.instance(task.nth), &finished, &[task.step.id])?;
+            described.push(DamagedBlock {
+                path: self.path_of(task),
                 what: what(error),
-                captures,
-            })
-            .collect())
+                captures: captures.into_iter().flatten().collect(),
+            });
+        }
+        Ok(described)
     }
 
-    /// Moves what is to be done.
-    pub(super) fn run(&mut self, todo: &Todo) -> Result<()> {
+    /// Moves what is to be done with one instance.
+    pub(super) fn run(&mut self, nth: usize, todo: &Todo) -> Result<()> {
         let hidden = self.writer.hide_imported(self.plan.hidden.clone())?;
-        for step in &todo.steps {
+        for task in todo.tasks.iter().filter(|task| task.nth == nth) {
             if self.means.observer.is_stopped() {
                 return Err(PromoteError::Stopped.into());
             }
-            let path = path_of(self.source.store(), step);
+            let (step, path) = (&task.step, self.path_of(task));
             match step.action {
                 Action::Have => {}
                 Action::Bring => {
@@ -208,9 +246,40 @@ impl Mover<'_> {
                         self.moved.shared_bytes += step.file_len;
                     }
                 }
-                Action::Repack => self.repack(step, &path)?,
-                Action::Salvage => self.salvage(step, &path)?,
+                Action::Repack => self.repack(task, &path)?,
+                Action::Salvage => self.salvage(task, &path)?,
             }
+        }
+        self.writer.commit()?;
+        Ok(())
+    }
+
+    /// What can be done only when every instance's blocks are here.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        // A list may be a part of another.
+        loop {
+            let before = self.left.len();
+            for left in std::mem::take(&mut self.left) {
+                let instance = self.instance(left.nth);
+                let file = instance.store().vfs().open(&left.path, Access::Read);
+                let file = file.map_err(asl_store::Error::io("open", &left.path))?;
+                if !self.take_one(&*file, &left.path, &left.entry)? {
+                    self.left.push(left);
+                } else if self.plan.hidden.contains(&left.entry.info.key) {
+                    self.hide(&mut HashSet::from([left.entry.info.key]))?;
+                }
+            }
+            if self.left.len() == before {
+                break;
+            }
+        }
+        self.writer.commit()?;
+        for left in std::mem::take(&mut self.left) {
+            if !left.salvaged {
+                let what = "a list with a part that is nowhere";
+                return Err(asl_store::Error::damaged(&left.path, 0, what).into());
+            }
+            self.moved.lost += 1;
         }
         // What an append showed that a power cut shortened.
         let mut shown = HashSet::new();
@@ -226,38 +295,44 @@ impl Mover<'_> {
     }
 
     /// Takes what the target lacks of a block that is whole.
-    fn repack(&mut self, step: &Step, path: &str) -> Result<()> {
-        let from = &**self.source.store().vfs();
+    fn repack(&mut self, task: &Task, path: &str) -> Result<()> {
+        let from = self.instance(task.nth).store().vfs().clone();
         let file = from
             .open(path, Access::Read)
             .map_err(asl_store::Error::io("open", path))?;
         let sealed = block::read_sealed(&*file, path)?;
-        if sealed.digest != step.digest {
+        if sealed.digest != task.step.digest {
             let what = "another block than its name says";
             return Err(asl_store::Error::damaged(path, 0, what).into());
         }
-        match self.take(&*file, path, &sealed.entries)? {
+        match self.take(task, &*file, path, &sealed.entries)? {
             0 => Ok(()),
             _ => Err(asl_store::Error::damaged(path, 0, "frames that are not whole").into()),
         }
     }
 
     /// Takes what is whole of a block that is not.
-    fn salvage(&mut self, step: &Step, path: &str) -> Result<()> {
-        let from = &**self.source.store().vfs();
-        let (Ok(entries), Ok(file)) = (whole_frames(from, path), from.open(path, Access::Read))
+    fn salvage(&mut self, task: &Task, path: &str) -> Result<()> {
+        let from = self.instance(task.nth).store().vfs().clone();
+        let (Ok(entries), Ok(file)) = (whole_frames(&*from, path), from.open(path, Access::Read))
         else {
-            self.moved.lost += step.artifacts;
+            self.moved.lost += task.step.artifacts;
             return Ok(());
         };
         let whole = entries.iter().filter(|entry| entry.info.is_artifact());
-        let lost = step.artifacts.saturating_sub(whole.count() as u64);
-        self.moved.lost += lost + self.take(&*file, path, &entries)?;
+        let lost = task.step.artifacts.saturating_sub(whole.count() as u64);
+        self.moved.lost += lost + self.take(task, &*file, path, &entries)?;
         Ok(())
     }
 
-    /// Takes artifacts one by one; how many could not be.
-    fn take(&mut self, file: &dyn VfsFile, path: &str, entries: &[Entry]) -> Result<u64> {
+    /// Takes artifacts one by one; how many of those with bytes of their own could not be.
+    fn take(
+        &mut self,
+        task: &Task,
+        file: &dyn VfsFile,
+        path: &str,
+        entries: &[Entry],
+    ) -> Result<u64> {
         let artifacts = entries.iter().filter(|entry| entry.info.is_artifact());
         let is_list = |entry: &&Entry| entry.info.encoding == format::ENCODING_CHUNKED;
         let (mut lists, plain): (Vec<&Entry>, Vec<&Entry>) = artifacts.partition(is_list);
@@ -299,6 +374,12 @@ impl Mover<'_> {
                 break;
             }
         }
+        self.left.extend(lists.into_iter().map(|entry| Left {
+            nth: task.nth,
+            path: path.to_owned(),
+            entry: *entry,
+            salvaged: task.step.action == Action::Salvage,
+        }));
         let mut shown: HashSet<Key> = HashSet::new();
         for entry in entries.iter().filter(is_list) {
             if self.plan.hidden.contains(&entry.info.key) {
@@ -307,7 +388,7 @@ impl Mover<'_> {
         }
         self.hide(&mut shown)?;
         self.writer.commit()?;
-        Ok(lost + lists.len() as u64)
+        Ok(lost)
     }
 
     fn hide(&mut self, keys: &mut HashSet<Key>) -> Result<()> {

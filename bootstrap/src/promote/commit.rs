@@ -7,9 +7,9 @@ use asl_store::{Authority, Key, LogPosition, SessionRecord, StoreHandle, StoreWr
 
 use super::Means;
 use super::error::PromoteError;
-use super::plan::{Plan, open_target};
+use super::plan::{InstancePlan, Plan, open_target};
 use super::sessions::{self, Takeover};
-use super::source::Source;
+use super::source::{Instance, Source};
 use crate::attest::can_sign;
 use crate::dam::Dam;
 use crate::domain::{Domain, LineageState};
@@ -122,7 +122,7 @@ pub(super) fn check_keys(plan: &Plan, parent: &Domain, means: &Means<'_>) -> Res
     roots(head, &parent.id(), means.keys)
         .map_err(|(have, need)| PromoteError::Roots { have, need })?;
     if let Some(keys) = means.child_keys {
-        let child = &plan.child.domain;
+        let child = plan.child();
         keys.require_domain(&child.id())?;
         roots(&child.chain.head().dam, &child.id(), keys)
             .map_err(|(have, need)| PromoteError::ChildRoots { have, need })?;
@@ -132,8 +132,8 @@ pub(super) fn check_keys(plan: &Plan, parent: &Domain, means: &Means<'_>) -> Res
 
 /// Signs the lineage and logs it with the captures: from then on the promotion is.
 pub(super) fn commit(
-    plan: &Plan,
-    source: &Source,
+    plan: &InstancePlan,
+    source: &Instance,
     writer: &mut StoreWriter,
     means: &Means<'_>,
     link: &Lineage,
@@ -206,33 +206,46 @@ fn batches(records: Vec<SessionRecord>) -> Vec<Vec<SessionRecord>> {
     batches
 }
 
-/// Everything after the lineage that is not there yet.
+/// Everything after the lineages that is not there yet. `links` are those of the plan's instances, in their order; none for one that has
+/// nothing.
 pub(super) fn finish(
     plan: &Plan,
     source: &Source,
     writer: &mut StoreWriter,
     means: &Means<'_>,
-    key: &Key,
+    links: &[Option<Key>],
 ) -> Result<Domain> {
     let parent = open_target(writer.handle())?;
-    let found = parent.links().find(|(state, _)| state.key == *key);
-    let (state, link) = found.ok_or(PromoteError::TargetChanged)?;
-    let child = &plan.child.domain;
-    let tail = Tail::of(writer.handle(), &parent, child, &plan.finished, state, link);
     let mut records: Vec<SessionRecord> = Vec::new();
-    for takeover in &tail.sessions {
-        records.extend(sessions::records(source, takeover, means));
-    }
-    if tail.unended {
-        records.push(ended(link, *key));
+    let mut snapshot = false;
+    let mut linked = Vec::new();
+    for ((plan, instance), key) in plan.instances.iter().zip(source.instances()).zip(links) {
+        let Some(key) = key else {
+            continue;
+        };
+        let found = parent.links().find(|(state, _)| state.key == *key);
+        let (state, link) = found.ok_or(PromoteError::TargetChanged)?;
+        let child = &plan.child.domain;
+        let tail = Tail::of(writer.handle(), &parent, child, &plan.finished, state, link);
+        for takeover in &tail.sessions {
+            records.extend(sessions::records(instance, takeover, means));
+        }
+        if tail.unended {
+            records.push(ended(link, *key));
+        }
+        snapshot |= tail.snapshot;
+        linked.push(link);
     }
     for batch in batches(records) {
         writer.sessions(&batch)?;
     }
-    if tail.snapshot {
-        writer.snapshot(&format!("promoted {:.24}", link.child.to_string()))?;
+    if snapshot {
+        writer.snapshot(&format!("promoted {:.24}", plan.child_domain().to_string()))?;
     }
-    mint::attest(writer, means.keys, &done(writer.handle(), link))?;
+    let of_all: Vec<Done> = (linked.iter())
+        .flat_map(|link| done(writer.handle(), link))
+        .collect();
+    mint::attest(writer, means.keys, &of_all)?;
     let made = mint::checkpoint(writer, means.keys)?;
     let domain = open_target(writer.handle())?;
     if let Checkpointed::Made { .. } = made {

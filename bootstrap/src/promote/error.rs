@@ -29,6 +29,8 @@ pub enum PromoteError {
     /// Something in the source's log is not as it should be.
     #[error("{} in the source's log not as {} should be", of_count(.found.len()), if .found.len() == 1 { "it" } else { "they" })]
     Source {
+        /// The instance whose log it is.
+        store: StoreId,
         /// The worst of it.
         class: Class,
         /// All of it, in the order of the log.
@@ -137,7 +139,8 @@ pub enum PromoteError {
     Stopped,
 }
 
-fn of_end(end: &LogEnd) -> String {
+/// What is the matter with a log that ends so.
+pub(super) fn of_end(end: &LogEnd) -> String {
     match end {
         LogEnd::Clean => "is whole".into(),
         LogEnd::Torn { ignored_bytes } => {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use asl_store::{Key, LogPosition};
 
 use super::PromoteError;
-use super::source::{Scan, Source};
+use super::source::{Instance, Scan};
 use crate::domain::Domain;
 use crate::error::Result;
 use crate::lineage::{Lineage, Op};
@@ -46,7 +46,7 @@ pub(super) struct Standing {
 /// Finds out. With `fork`, another history is one of its own; with `accept_rebuilt`, one that was made again after a loss is the
 /// same.
 pub(super) fn standing(
-    source: &Source,
+    source: &Instance,
     child: &Domain,
     target: &Domain,
     remembered: Option<&LogPin>,

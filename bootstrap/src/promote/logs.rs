@@ -10,7 +10,7 @@ use asl_store::frame::Compression;
 use asl_store::{Error, Hint, Key, StoreHandle, StoreWriter, put_reader};
 
 use super::error::PromoteError;
-use super::source::Source;
+use super::source::Instance;
 use crate::error::Result;
 use crate::lineage::{LOGS_MAX, LineageError};
 
@@ -24,7 +24,7 @@ enum Piece {
 }
 
 /// Stores the log files as far as they count; their keys in order. Not committed.
-pub(super) fn keep(source: &Source, writer: &mut StoreWriter) -> Result<Vec<Key>> {
+pub(super) fn keep(source: &Instance, writer: &mut StoreWriter) -> Result<Vec<Key>> {
     let (send, receive) = sync_channel(4);
     std::thread::scope(|scope| {
         let reading = scope.spawn(move || read(source.store(), send));

@@ -2,25 +2,23 @@
 //!
 //! Nothing is written; a crash leaves nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use asl_store::block::{self, Entry};
-use asl_store::frame::{decode, parse_tombstones};
+use asl_store::block;
+use asl_store::frame::parse_tombstones;
 use asl_store::id::Digest;
-use asl_store::import::{read_frame, whole_frames};
-use asl_store::index::open_block;
+use asl_store::import::whole_frames;
 use asl_store::segment::IndexRecord;
-use asl_store::state::BlockInfo;
-use asl_store::vfs::{Access, VfsFile};
-use asl_store::{BlockId, Key, SessionId, StoreHandle, format};
+use asl_store::vfs::Access;
+use asl_store::{BlockId, Key, LogPosition, SessionId, StoreHandle, format};
 
 use super::Request;
-use super::closure::Closure;
+use super::blocks::{Action, Step, Tally, blocks, captures_of, digests, is_takable, sizes};
 use super::commit::Tail;
-use super::error::{DamagedBlock, PromoteError, what};
+use super::error::{DamagedBlock, PromoteError};
 use super::history::{self, Standing};
-use super::sessions::{self, Takeover};
-use super::source::Source;
+use super::sessions::{self, Coming, Takeover};
+use super::source::{Instance, Source};
 use crate::domain::{Class, Domain};
 use crate::error::Result;
 use crate::id::DomainId;
@@ -30,38 +28,6 @@ use crate::pin::{Compared, Pin};
 use crate::policy::Foreign;
 use crate::trust::{LogPin, LogSeen, Trusted};
 use crate::verify::Report;
-
-/// What becomes of a block of the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// It is in the target already.
-    Have,
-    /// It comes over whole.
-    Bring,
-    /// The target has most of it: the rest comes over piece by piece.
-    Repack,
-    /// It is damaged: what is whole in it comes over piece by piece.
-    Salvage,
-}
-
-/// Blocks of one fate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// How many.
-    pub blocks: u64,
-    /// Lengths of their files together, in bytes.
-    pub bytes: u64,
-}
-
-/// A block of the source.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Step {
-    pub(super) id: BlockId,
-    pub(super) digest: Digest,
-    pub(super) file_len: u64,
-    pub(super) artifacts: u64,
-    pub(super) action: Action,
-}
 
 /// Whether there is anything to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +44,15 @@ pub enum Progress {
         /// The lineage.
         lineage: Key,
     },
+    /// Nothing: an instance beside others that was begun and never came to hold anything.
+    Empty,
+}
+
+impl Progress {
+    /// Whether nothing is to be done.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Promoted { .. } | Self::Empty)
+    }
 }
 
 /// A promotion that may be carried out.
@@ -85,17 +60,31 @@ pub enum Progress {
 pub struct Plan {
     /// The target's domain.
     pub parent: DomainId,
-    /// Whether there is anything to do.
-    pub progress: Progress,
-    /// What the source's log proves.
-    pub child: Report,
+    /// The source's instances, in its order: each is taken over by itself.
+    pub instances: Vec<InstancePlan>,
     /// How the child's manifests compare with what was remembered; `None` where nothing was.
     pub manifest: Option<Compared>,
+    /// What the source shows, over all its instances.
+    pub contents: Contents,
+    /// Bytes that the target's filesystem still takes, where it says.
+    pub available_bytes: Option<u64>,
+    /// Keys that the source does not show, though its blocks have them.
+    pub(super) hidden: HashSet<Key>,
+    pub(super) accept_damaged: bool,
+}
+
+/// What is to be done with one instance.
+#[derive(Debug)]
+pub struct InstancePlan {
+    /// Whether there is anything to do.
+    pub progress: Progress,
+    /// What its log proves.
+    pub child: Report,
     /// What it will be to the target.
     pub op: Op,
-    /// How far the source's log was read.
+    /// How far its log was read.
     pub head: LogPin,
-    /// What the source shows.
+    /// What its own log shows.
     pub contents: Contents,
     /// The blocks, by what becomes of them.
     pub blocks: BTreeMap<Action, Tally>,
@@ -103,40 +92,59 @@ pub struct Plan {
     pub damaged: Vec<DamagedBlock>,
     /// Captures that become captures of the target.
     pub sessions: Vec<Takeover>,
-    /// Sessions of the source that did not end: they stay behind.
+    /// Sessions that did not end, here or in another instance: they stay behind.
     pub unfinished: Vec<SessionId>,
-    /// Bytes that the target's filesystem still takes, where it says.
-    pub available_bytes: Option<u64>,
     /// The lineage without what is known only at the end.
     pub(super) lineage: Lineage,
     prev: Option<Lineage>,
     pub(super) steps: Vec<Step>,
-    /// Keys that the source does not show, though its blocks have them.
-    pub(super) hidden: HashSet<Key>,
     pub(super) finished: Vec<Done>,
-    pub(super) accept_damaged: bool,
     /// Lineages of the same store that the target had.
     pub(super) links: usize,
 }
 
 impl Plan {
+    /// Whether nothing is to be done.
+    pub fn is_done(&self) -> bool {
+        self.instances.iter().all(|plan| plan.progress.is_done())
+    }
+
     /// Blocks and bytes that are to be moved.
     pub fn to_move(&self) -> Tally {
-        let moved = [Action::Bring, Action::Repack, Action::Salvage];
-        let mut sum = Tally::default();
-        for tally in moved.iter().filter_map(|action| self.blocks.get(action)) {
-            sum.blocks += tally.blocks;
-            sum.bytes += tally.bytes;
-        }
-        sum
+        [Action::Bring, Action::Repack, Action::Salvage]
+            .map(|action| self.blocks(action))
+            .into_iter()
+            .fold(Tally::default(), Tally::and)
+    }
+
+    /// Blocks and bytes of one fate.
+    pub fn blocks(&self, action: Action) -> Tally {
+        let of = |plan: &InstancePlan| plan.blocks.get(&action).copied().unwrap_or_default();
+        let tallies = self.instances.iter().map(of);
+        tallies.fold(Tally::default(), Tally::and)
     }
 
     /// The child's domain.
     pub fn child_domain(&self) -> DomainId {
-        self.child.domain.id()
+        self.child().id()
     }
 
-    /// The source's log as it was read, for [`Trust::pin`](crate::trust::Trust::pin). A fork moves no pin.
+    /// The child's domain as the first instance's log has it. Its manifests are those of all instances.
+    pub fn child(&self) -> &Domain {
+        &self.instances[0].child.domain
+    }
+
+    /// The source's logs as they were read, for [`Trust::pin`](crate::trust::Trust::pin). A fork moves no pin.
+    pub fn seen(&self) -> Vec<LogSeen> {
+        self.instances
+            .iter()
+            .filter_map(InstancePlan::seen)
+            .collect()
+    }
+}
+
+impl InstancePlan {
+    /// The log as it was read; see [`Plan::seen`].
     pub fn seen(&self) -> Option<LogSeen> {
         (self.op != Op::Fork).then_some(LogSeen {
             head: self.head,
@@ -156,89 +164,171 @@ pub fn examine(
     remembered: Option<&Trusted>,
     request: &Request<'_>,
 ) -> Result<Plan> {
-    source.check_index()?;
-    let child = source.judge(request.finished, &request.expect)?;
+    for instance in source.instances() {
+        instance.check_index()?;
+    }
+    let reports = source.judge(request.finished, &request.expect)?;
     let parent = open_target(target)?;
-    if parent.id() == child.domain.id() {
+    if parent.id() == request.expect {
         return Err(PromoteError::SameDomain(parent.id()).into());
     }
-    let manifest = match remembered.and_then(|trusted| trusted.manifest.as_ref()) {
-        Some(pin) => Some(check_manifest(pin, &child.domain, request.fork)?),
-        None => None,
-    };
-    let head = source.head();
-    let pin = remembered.and_then(|trusted| trusted.log(&head.store));
-    let Standing {
-        op,
-        prev,
-        continues,
-        scan,
-    } = history::standing(
-        source,
-        &child.domain,
-        &parent,
-        pin,
-        (request.fork, request.accept_rebuilt),
-    )?;
+    let mut manifest = None;
+    if let Some(pin) = remembered.and_then(|trusted| trusted.manifest.as_ref()) {
+        for report in reports.iter().rev() {
+            manifest = Some(check_manifest(pin, &report.domain, request.fork)?);
+        }
+    }
+    let mut standings = Vec::new();
+    let mut removed = HashSet::new();
+    for (instance, report) in source.instances().iter().zip(&reports) {
+        let pin = remembered.and_then(|trusted| trusted.log(&instance.store_id()));
+        let how = (request.fork, request.accept_rebuilt);
+        let mut standing = history::standing(instance, &report.domain, &parent, pin, how)?;
+        removed.extend(std::mem::take(&mut standing.scan.removed));
+        standings.push(standing);
+    }
     let asked = match request.level {
         crate::lineage::Level::Bytes => Foreign::Bytes,
         crate::lineage::Level::Semantics => Foreign::Semantics,
     };
     parent.chain.head().policy.admit_foreign(asked)?;
 
-    let sessions = sessions::new(source, target, &parent, &child.domain, op, request)?;
-    let contents = source.contents()?;
-    let (steps, damaged) = blocks(source, target)?;
-    let sizes = sizes(&steps);
-    let prev_link = prev.as_ref().map(|(_, link)| link.clone());
-    let lineage = lineage(
-        &parent,
-        &child.domain,
-        &head,
-        &contents,
-        request,
-        op,
-        prev,
-        continues,
-    );
-    let hidden = hidden(source, target, scan.removed, lineage.session())?;
+    let finished = sessions::finished(source, request)?;
+    let unfinished = sessions::unfinished(source);
+    let mut coming = Coming::new();
+    let mut instances = Vec::new();
+    let of_each = standings
+        .into_iter()
+        .zip(reports)
+        .zip(finished)
+        .zip(unfinished);
+    for (nth, (((standing, child), finished), unfinished)) in of_each.enumerate() {
+        let instance = &source.instances()[nth];
+        let looked = Looked {
+            standing,
+            child,
+            finished,
+            unfinished,
+        };
+        let mut plan = looked.plan(instance, target, &parent, request, &mut coming)?;
+        plan.look_whether_done(instance, target, &parent)?;
+        if nth > 0 {
+            plan.look_whether_empty(instance)?;
+        }
+        instances.push(plan);
+    }
+    let contents = match &instances[..] {
+        [only] => only.contents.clone(),
+        _ => contents(source.store())?,
+    };
     let mut plan = Plan {
         parent: parent.id(),
-        progress: Progress::Due,
+        instances,
         manifest,
-        op,
-        head,
         contents,
-        blocks: sizes,
-        damaged,
-        sessions,
-        unfinished: sessions::unfinished(source),
         available_bytes: target.vfs().statfs().ok().map(|stat| stat.available_bytes),
-        lineage,
-        prev: prev_link,
-        steps,
-        hidden,
-        finished: request.finished.to_vec(),
+        hidden: hidden(source, &request.expect, target, removed)?,
         accept_damaged: request.accept_damaged,
-        links: links(&parent, &head),
-        child,
     };
-    plan.look_whether_done(source, target, &parent)?;
-    if plan.progress == Progress::Due && !plan.damaged.is_empty() {
-        plan.name_captures(source)?;
-        if !request.accept_damaged {
-            let blocks = std::mem::take(&mut plan.damaged);
-            return Err(PromoteError::Damaged { blocks }.into());
-        }
-    }
+    plan.look_for_damage(source)?;
     Ok(plan)
 }
 
+/// What is known of an instance when its blocks are looked at.
+struct Looked {
+    standing: Standing,
+    child: Report,
+    finished: Vec<Done>,
+    unfinished: Vec<SessionId>,
+}
+
+impl Looked {
+    fn plan(
+        self,
+        instance: &Instance,
+        target: &StoreHandle,
+        parent: &Domain,
+        request: &Request<'_>,
+        coming: &mut Coming,
+    ) -> Result<InstancePlan> {
+        let Self {
+            standing,
+            child,
+            finished,
+            unfinished,
+        } = self;
+        let head = instance.head();
+        let op = standing.op;
+        let how = (op, request.level);
+        let domain = &child.domain;
+        let sessions = sessions::new(&head, target, parent, domain, how, &finished, coming)?;
+        let contents = contents(instance.store())?;
+        let (steps, damaged) = blocks(instance, target)?;
+        let prev = standing.prev.as_ref().map(|(_, link)| link.clone());
+        let lineage = lineage(parent, domain, &head, &contents, request, standing);
+        Ok(InstancePlan {
+            progress: Progress::Due,
+            op,
+            head,
+            contents,
+            blocks: sizes(&steps),
+            damaged,
+            sessions,
+            unfinished,
+            lineage,
+            prev,
+            steps,
+            finished,
+            links: links(parent, &head),
+            child,
+        })
+    }
+}
+
+/// What a store shows.
+fn contents(store: &StoreHandle) -> Result<Contents> {
+    let mut contents = Contents::default();
+    store.for_each(&mut |record| {
+        contents.push(&record.key, record.raw_len);
+        Ok(())
+    })?;
+    Ok(contents)
+}
+
 impl Plan {
-    /// Sets [`progress`](Self::progress).
+    /// Refuses damage that nobody accepted, all of it at once, with the captures that it hits.
+    fn look_for_damage(&mut self, source: &Source) -> Result<()> {
+        let finished: Vec<Done> = (self.instances.iter())
+            .flat_map(|plan| plan.finished.iter().copied())
+            .collect();
+        let mut refused = Vec::new();
+        for (plan, instance) in self.instances.iter_mut().zip(source.instances()) {
+            if plan.progress != Progress::Due || plan.damaged.is_empty() {
+                continue;
+            }
+            let salvaged = plan.steps.iter();
+            let salvaged = salvaged.filter(|step| step.action == Action::Salvage);
+            let ids: Vec<BlockId> = salvaged.map(|step| step.id).collect();
+            let captures = captures_of(instance, &finished, &ids)?;
+            for (block, captures) in plan.damaged.iter_mut().zip(captures) {
+                block.captures = captures;
+            }
+            if !self.accept_damaged {
+                refused.append(&mut plan.damaged);
+            }
+        }
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(PromoteError::Damaged { blocks: refused }.into()),
+        }
+    }
+}
+
+impl InstancePlan {
+    /// Sets [`progress`](Self::progress) where a lineage says it all.
     fn look_whether_done(
         &mut self,
-        source: &Source,
+        source: &Instance,
         target: &StoreHandle,
         parent: &Domain,
     ) -> Result<()> {
@@ -248,7 +338,7 @@ impl Plan {
         let same = (link.position, link.chain) == (self.head.position, self.head.chain);
         if link.op != self.op
             || link.level < self.lineage.level
-            || !same && !self.is_only_retired(source, &key, link)?
+            || !same && !self.is_only_retired(source, parent, link)?
         {
             return Ok(());
         }
@@ -275,17 +365,34 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether all that came since a lineage is that the child was given up because of it.
-    fn is_only_retired(&self, source: &Source, key: &Key, link: &Lineage) -> Result<bool> {
+    /// Sets [`progress`](Self::progress) where there is nothing but what speaks of authority, as after a birth.
+    fn look_whether_empty(&mut self, source: &Instance) -> Result<()> {
+        if self.op == Op::Adopt
+            && self.prev.is_none()
+            && source.says_only_authority_since(LogPosition(0), &self.child.domain)?
+        {
+            self.progress = Progress::Empty;
+            self.steps.clear();
+            self.blocks.clear();
+            self.damaged.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether all that came since a lineage is that the child was given up for this target.
+    fn is_only_retired(&self, source: &Instance, parent: &Domain, link: &Lineage) -> Result<bool> {
         let child = &self.child.domain;
+        let is_ours = |key: &Key| parent.links().any(|(state, _)| state.key == *key);
         let because = |(_, retired): (_, &Lineage)| {
-            retired.op == Op::Retire && retired.parent == self.parent && retired.prev == Some(*key)
+            retired.op == Op::Retire
+                && retired.parent == parent.id()
+                && retired.prev.as_ref().is_some_and(is_ours)
         };
-        Ok(child.links().any(because) && source.says_only_authority_since(link.position)?)
+        Ok(child.links().any(because) && source.says_only_authority_since(link.position, child)?)
     }
 
     /// Whether something can be taken now that could not be before.
-    fn gains(&self, source: &Source, target: &StoreHandle) -> Result<bool> {
+    fn gains(&self, source: &Instance, target: &StoreHandle) -> Result<bool> {
         let vfs = &**source.store().vfs();
         let due = self.steps.iter().filter(|step| step.action != Action::Have);
         for step in due {
@@ -303,62 +410,21 @@ impl Plan {
         }
         Ok(false)
     }
-
-    /// Names the captures that lack something without the damaged blocks.
-    fn name_captures(&mut self, source: &Source) -> Result<()> {
-        let salvaged = self
-            .steps
-            .iter()
-            .filter(|step| step.action == Action::Salvage);
-        let ids: Vec<BlockId> = salvaged.map(|step| step.id).collect();
-        let captures = captures_of(source, &self.finished, &ids)?;
-        for (block, captures) in self.damaged.iter_mut().zip(captures) {
-            block.captures = captures;
-        }
-        Ok(())
-    }
 }
 
-/// For each of some blocks of the source, the captures that refer to something in it.
-pub(super) fn captures_of(
-    source: &Source,
-    finished: &[Done],
-    ids: &[BlockId],
-) -> Result<Vec<Vec<SessionId>>> {
-    let mut captures = vec![Vec::new(); ids.len()];
-    for done in finished {
-        let mut hit = vec![false; ids.len()];
-        let mut each = |_: &Key, record: Option<&IndexRecord>| match record {
-            Some(record) => {
-                if let Some(at) = ids.iter().position(|id| *id == record.block) {
-                    hit[at] = true;
-                }
-            }
-            // Whichever block it was in, it is not known any more.
-            None => hit.fill(true),
-        };
-        Closure::default().walk(source.store(), done.root, &mut each)?;
-        for (of_block, hit) in captures.iter_mut().zip(hit) {
-            if hit {
-                of_block.push(done.session);
-            }
-        }
-    }
-    Ok(captures)
-}
-
-/// What the source removed and the target does not show. Where a run of the same promotion was cut off, what that run wrote down counts:
-/// of the append that makes a block visible and hides some of it a power cut may have kept the beginning.
+/// What the source removed and the target does not show. Where a promotion of it was cut off, what that wrote down counts: of the append
+/// that makes a block visible and hides some of it a power cut may have kept the beginning.
 fn hidden(
     source: &Source,
+    child: &DomainId,
     target: &StoreHandle,
     removed: HashSet<Key>,
-    session: SessionId,
 ) -> Result<HashSet<Key>> {
+    let cut_off = sessions::cut_off_promotions(source, child, target);
     let begun: Vec<BlockId> = target.with_state(|state| {
         let blocks = state.blocks.iter();
-        let of_session = blocks.filter(|(_, info)| info.session == session.0);
-        of_session.map(|(id, _)| BlockId(*id)).collect()
+        let of_these = blocks.filter(|(_, info)| cut_off.contains(&info.session));
+        of_these.map(|(id, _)| BlockId(*id)).collect()
     });
     let mut written = HashSet::new();
     for id in begun {
@@ -370,9 +436,18 @@ fn hidden(
             Ok(())
         })?;
     }
-    let is_imported = |record: &IndexRecord| {
+    let theirs: HashSet<Digest> = match written.is_empty() {
+        true => HashSet::new(),
+        false => (source.instances().iter())
+            .flat_map(|instance| digests(instance.store()))
+            .collect(),
+    };
+    let came = |record: &IndexRecord| {
         let block = target.with_state(|state| state.block(record.block).copied());
-        block.is_some_and(|block| block.origin == format::ORIGIN_IMPORTED)
+        block.is_some_and(|block| match block.origin {
+            format::ORIGIN_IMPORTED => theirs.contains(&Digest(block.digest)),
+            _ => cut_off.contains(&block.session),
+        })
     };
     let mut hidden = HashSet::new();
     for key in removed {
@@ -381,22 +456,13 @@ fn hidden(
         }
         let hides = match target.lookup(&key)? {
             None => true,
-            Some(shown) => written.contains(&key) && is_imported(&shown),
+            Some(shown) => written.contains(&key) && came(&shown),
         };
         if hides {
             hidden.insert(key);
         }
     }
     Ok(hidden)
-}
-
-/// Whether a frame is the artifact that it says; of a list of parts that cannot be told from it alone.
-fn is_takable(file: &dyn VfsFile, path: &str, entry: &Entry) -> bool {
-    let Ok(frame) = read_frame(file, path, entry) else {
-        return false;
-    };
-    frame.info.encoding == format::ENCODING_CHUNKED
-        || decode(&frame.info, frame.stored.to_vec()).is_ok()
 }
 
 /// Lineages of a store.
@@ -431,17 +497,20 @@ fn check_manifest(pin: &Pin, child: &Domain, fork: bool) -> Result<Compared, Pro
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a lineage is made of")]
 fn lineage(
     parent: &Domain,
     child: &Domain,
     head: &LogPin,
     contents: &Contents,
     request: &Request<'_>,
-    op: Op,
-    prev: Option<(Key, Lineage)>,
-    continues: bool,
+    standing: Standing,
 ) -> Lineage {
+    let Standing {
+        op,
+        prev,
+        continues,
+        ..
+    } = standing;
     let genesis = child.chain.path().next();
     let mut checks = Checks::LOG.and(Checks::DOMAIN);
     if continues {
@@ -468,112 +537,4 @@ fn lineage(
         prev: prev.map(|(key, _)| key),
         tool: request.tool.to_owned(),
     }
-}
-
-/// What becomes of each block, in the order of the source's log.
-fn blocks(source: &Source, target: &StoreHandle) -> Result<(Vec<Step>, Vec<DamagedBlock>)> {
-    let mut infos: Vec<(BlockId, BlockInfo)> = source.store().with_state(|state| {
-        let blocks = state.blocks.iter();
-        blocks.map(|(id, info)| (BlockId(*id), *info)).collect()
-    });
-    infos.sort_by_key(|(_, info)| info.position);
-    let here: HashMap<[u8; 32], u64> = target.with_state(|state| {
-        let blocks = state.blocks.values();
-        blocks.map(|info| (info.digest, info.file_len)).collect()
-    });
-    let is_here = |info: &BlockInfo| {
-        let path = block::sealed_path(&Digest(info.digest));
-        let found = target.vfs().metadata(&path);
-        here.contains_key(&info.digest) && found.is_ok_and(|found| found.len == info.file_len)
-    };
-    let (mut steps, mut damaged) = (Vec::with_capacity(infos.len()), Vec::new());
-    for (id, info) in infos {
-        let digest = Digest(info.digest);
-        let action = match is_here(&info) {
-            true => Action::Have,
-            false => match fate(source, target, id, &digest) {
-                Ok(action) => action,
-                Err(crate::Error::Store(error)) => {
-                    damaged.push(DamagedBlock {
-                        path: block::sealed_path(&digest),
-                        what: what(&error),
-                        captures: Vec::new(),
-                    });
-                    Action::Salvage
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        steps.push(Step {
-            id,
-            digest,
-            file_len: info.file_len,
-            artifacts: info.artifact_count.into(),
-            action,
-        });
-    }
-    Ok((steps, damaged))
-}
-
-/// What is to be done with a step now: a crash may have taken back what the target showed when the plan was made.
-pub(super) fn action_now(
-    source: &Source,
-    target: &StoreHandle,
-    here: &HashSet<Digest>,
-    step: &Step,
-) -> Result<Action> {
-    match step.action {
-        Action::Have if !here.contains(&step.digest) => fate(source, target, step.id, &step.digest),
-        action => Ok(action),
-    }
-}
-
-/// The blocks that a store's log names.
-pub(super) fn digests(store: &StoreHandle) -> HashSet<Digest> {
-    store.with_state(|state| {
-        let blocks = state.blocks.values();
-        blocks.map(|info| Digest(info.digest)).collect()
-    })
-}
-
-/// Whether a block that is not here is worth a file: not if three quarters of its artifacts' bytes are here.
-fn fate(source: &Source, target: &StoreHandle, id: BlockId, digest: &Digest) -> Result<Action> {
-    let store = source.store();
-    let (file, path) = store.with_state(|state| open_block(&**store.vfs(), state, id))?;
-    let sealed = block::read_sealed(&*file, &path)?;
-    if sealed.digest != *digest {
-        let what = "another block than the log names";
-        return Err(asl_store::Error::damaged(&path, 0, what).into());
-    }
-    let (mut all, mut have) = (0u64, 0u64);
-    for entry in sealed
-        .entries
-        .iter()
-        .filter(|entry| entry.info.is_artifact())
-    {
-        let info = &entry.info;
-        all = all.saturating_add(u64::from(info.stored_len));
-        let found = target.lookup(&info.key)?;
-        let flags = info.flags & (format::FLAG_ROOT | format::FLAG_NODE);
-        if found.is_some_and(|found| found.flags & flags == flags) {
-            have = have.saturating_add(u64::from(info.stored_len));
-        }
-    }
-    Ok(match all {
-        // Nothing but notes: they speak of captures that may come.
-        0 => Action::Bring,
-        _ if have == all => Action::Have,
-        _ if have >= all - all / 4 => Action::Repack,
-        _ => Action::Bring,
-    })
-}
-
-fn sizes(steps: &[Step]) -> BTreeMap<Action, Tally> {
-    let mut sizes: BTreeMap<Action, Tally> = BTreeMap::new();
-    for step in steps {
-        let tally = sizes.entry(step.action).or_default();
-        tally.blocks += 1;
-        tally.bytes += step.file_len;
-    }
-    sizes
 }

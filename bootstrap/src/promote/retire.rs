@@ -6,6 +6,7 @@
 
 use asl_store::{Authority, Key, StoreWriter};
 
+use super::Link;
 use super::commit::roots;
 use super::error::PromoteError;
 use super::plan::open_target;
@@ -28,22 +29,28 @@ pub enum Retired {
     Already,
 }
 
-/// Says in the child's own log that it was given up for the domain that took it over by `taken`, a lineage of that domain and its
-/// artifact.
+/// Says in the child's own log that it was given up for the domain that took it over by `taken`, each of an instance in the child's
+/// directory. It is said in the log that is written here, and is of the domain: the
+/// logs of other instances are told by [`carry`](crate::carry) when they are written to again.
 ///
 /// # Errors
 /// [`PromoteError::ChildRoots`], [`PromoteError::TargetChanged`] where the store is not the one that was taken over;
 /// [`MintError`]; whatever the store refuses.
-pub fn retire(
-    writer: &mut StoreWriter,
-    keys: &KeyFile,
-    (artifact, taken): (&Key, &Lineage),
-) -> Result<Retired> {
+pub fn retire(writer: &mut StoreWriter, keys: &KeyFile, taken: &[Link]) -> Result<Retired> {
     writer.commit()?;
     let child = open_target(writer.handle())?;
-    if child.id() != taken.child || child.store != taken.store {
-        return Err(PromoteError::TargetChanged.into());
-    }
+    // Where nobody wrote before, an instance was just begun that nobody took over: any other one stands for it.
+    let Link {
+        key: artifact,
+        lineage: taken,
+        ..
+    } = (writer.handle().instances().iter())
+        .find_map(|instance| {
+            let store = instance.with_state(asl_store::state::State::store_id);
+            taken.iter().find(|link| link.lineage.store == store)
+        })
+        .filter(|link| link.lineage.child == child.id())
+        .ok_or(PromoteError::TargetChanged)?;
     keys.require_domain(&child.id())?;
     let known = child
         .links()

@@ -1,34 +1,48 @@
 //! The store that is promoted: anybody's, until it is proven.
 //!
+//! Its directory may hold several instances, because it went on in several places. Each has a log of its own and is taken over by a
+//! lineage of its own. Who vouches for them is asked of all logs together, and what one of them removed is removed.
+//!
 //! Invariants
 //! - It is opened for reading only; nothing here writes to it.
-//! - What is read of its log is one prefix, fixed when it was opened: each later reading is of the same bytes, or fails.
+//! - What is read of a log is one prefix, fixed when it was opened: each later reading is of the same bytes, or fails.
 //! - Nothing that a cache of it says is believed: index segments have the digests that the log states.
+//! - Whatever lies among the instances and is none, or is not whole, refuses the store.
 //!
 //! Nothing is written; a crash leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use asl_store::block::SEALED_DIR;
 use asl_store::id::Digest;
 use asl_store::index::Problem;
+use asl_store::instances::{files_of, instance_dir, list};
 use asl_store::log::{LogEnd, genesis};
+use asl_store::removal::Removal;
 use asl_store::segment::{segment_digest, segment_path};
 use asl_store::vfs::{Access, Vfs};
 use asl_store::{AuthorityRecord, Epoch, Key, LogPosition, StoreHandle, StoreId, format};
 
 use super::PromoteError;
+use super::error::of_end;
 use crate::domain::{Class, Domain};
 use crate::error::Result;
 use crate::id::DomainId;
-use crate::lineage::Contents;
+use crate::manifests::Manifests;
 use crate::mint::Done;
 use crate::note::Note;
 use crate::trust::{Head, LogPin, NOTES_MAX};
-use crate::verify::{Report, verify};
+use crate::verify::{Report, VerifyError, verify, verify_among};
 
 /// A store that may be promoted.
 pub struct Source {
+    store: StoreHandle,
+    instances: Vec<Instance>,
+}
+
+/// An instance of it.
+pub struct Instance {
     store: StoreHandle,
 }
 
@@ -37,7 +51,7 @@ pub struct Source {
 pub(super) struct Scan {
     /// The chain value after so many records.
     pub(super) chains: BTreeMap<LogPosition, Digest>,
-    /// Every key that a deletion names.
+    /// Every key that a deletion names, here or in another instance.
     pub(super) removed: HashSet<Key>,
     /// Where the log was made again: the records before that.
     pub(super) epochs: Vec<(LogPosition, Epoch)>,
@@ -51,22 +65,22 @@ impl Scan {
 }
 
 impl Source {
-    /// Opens the instance at the top of a store, for reading. Give it a [`Vfs`] that follows no links, such as
+    /// Opens a store for reading, with every instance in its directory. Give it a [`Vfs`] that follows no links, such as
     /// [`RealVfs`](asl_store::vfs::real::RealVfs).
     ///
     /// # Errors
-    /// [`PromoteError::SourceLog`]; [`asl_store::Error`].
+    /// [`PromoteError::SourceLog`], [`PromoteError::SourceInstance`]; [`asl_store::Error`].
     pub fn open(vfs: Arc<dyn Vfs>) -> Result<Self> {
-        Self::of(StoreHandle::open_one(vfs)?)
-    }
-
-    /// Opens every instance in a store's directory, the one at the top first. Each has a log of its own and is promoted by itself, in
-    /// this order.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), for any of them; [`PromoteError::SourceInstance`].
-    pub fn open_all(vfs: Arc<dyn Vfs>) -> Result<Vec<Self>> {
-        let store = StoreHandle::open(vfs)?;
+        let store = StoreHandle::open(vfs.clone())?;
+        for id in list(&vfs)?.unfinished {
+            // A birth that was cut short has a log before it has a block.
+            let sealed = files_of(&vfs, &id)?.list(SEALED_DIR).unwrap_or_default();
+            if !sealed.is_empty() {
+                let path = instance_dir(&id);
+                let what = "it has blocks and no log".to_owned();
+                return Err(PromoteError::SourceInstance { path, what }.into());
+            }
+        }
         // Of one that could be opened only files are told of.
         let whole = |path: &str| {
             path.strip_prefix("instances/")
@@ -76,17 +90,78 @@ impl Source {
         if let Some(Problem { path, what }) = unopened {
             return Err(PromoteError::SourceInstance { path, what }.into());
         }
-        store.instances().into_iter().map(Self::of).collect()
-    }
-
-    fn of(store: StoreHandle) -> Result<Self> {
-        match store.log_end() {
-            LogEnd::Clean => Ok(Self { store }),
-            end => Err(PromoteError::SourceLog(end.clone()).into()),
+        let instances: Vec<Instance> = (store.members().into_iter())
+            .map(|store| Instance { store })
+            .collect();
+        let mut ids = HashSet::new();
+        for (nth, instance) in instances.iter().enumerate() {
+            if !ids.insert(instance.store_id()) {
+                let path = instance_dir(&instance.store_id());
+                let what = "it has the id of the instance at the top".to_owned();
+                return Err(PromoteError::SourceInstance { path, what }.into());
+            }
+            match (nth, instance.store.log_end()) {
+                (_, LogEnd::Clean) => {}
+                (0, end) => return Err(PromoteError::SourceLog(end.clone()).into()),
+                (_, end) => {
+                    let path = instance_dir(&instance.store_id());
+                    let what = format!("its log {}", of_end(end));
+                    return Err(PromoteError::SourceInstance { path, what }.into());
+                }
+            }
         }
+        Ok(Self { store, instances })
     }
 
-    /// The store, open for reading.
+    /// What all instances show together.
+    pub fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
+    /// Its instances: the one at the top of the directory, then the others by their ids.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// Reads the domain and judges everything in the logs; a report for each instance. `finished` are the finished captures of each, in
+    /// the same order.
+    ///
+    /// # Errors
+    /// [`PromoteError::NoDomain`], [`PromoteError::Source`], [`VerifyError`] where any instance is of another domain.
+    pub fn judge(&self, finished: &[Vec<Done>], expect: &DomainId) -> Result<Vec<Report>> {
+        let manifests = match self.instances.len() {
+            1 => None,
+            _ => Some(Manifests::read(&self.store, *expect)?),
+        };
+        let mut reports = Vec::new();
+        for (nth, instance) in self.instances.iter().enumerate() {
+            let finished = finished.get(nth).map_or(&[][..], Vec::as_slice);
+            let judged = instance.judge(manifests.as_ref(), finished, expect);
+            match judged {
+                Err(crate::Error::Verify(VerifyError::OtherDomain { found: None, .. }))
+                    if !self.has_domain()? =>
+                {
+                    return Err(PromoteError::NoDomain.into());
+                }
+                judged => reports.push(judged?),
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Whether any log founds a domain, whichever.
+    fn has_domain(&self) -> Result<bool> {
+        for instance in &self.instances {
+            if Domain::read(&instance.store)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Instance {
+    /// What its own log shows. The other instances lend it parts.
     pub fn store(&self) -> &StoreHandle {
         &self.store
     }
@@ -107,22 +182,29 @@ impl Source {
         self.head().store
     }
 
-    /// Reads the domain and judges everything in the log.
-    ///
-    /// # Errors
-    /// [`PromoteError::NoDomain`], [`PromoteError::Source`], [`VerifyError`](crate::verify::VerifyError) where it is another domain.
-    pub(super) fn judge(&self, finished: &[Done], expect: &DomainId) -> Result<Report> {
-        if Domain::read(&self.store)?.is_none() {
-            return Err(PromoteError::NoDomain.into());
-        }
-        let mut report = verify(&self.store, finished, Some(expect))?;
+    fn judge(
+        &self,
+        manifests: Option<&Manifests>,
+        finished: &[Done],
+        expect: &DomainId,
+    ) -> Result<Report> {
+        let mut report = match manifests {
+            Some(manifests) => verify_among(&self.store, manifests, finished, expect)?,
+            None => verify(&self.store, finished, Some(expect))?,
+        };
         let worst = report.class().filter(|class| *class > Class::Note);
         let Some(class) = worst else {
             return Ok(report);
         };
         let mut found = std::mem::take(&mut report.found);
         found.retain(|found| found.class > Class::Note);
-        Err(PromoteError::Source { class, found }.into())
+        let store = self.store_id();
+        Err(PromoteError::Source {
+            store,
+            class,
+            found,
+        }
+        .into())
     }
 
     /// Reads the log once.
@@ -140,6 +222,9 @@ impl Source {
             if record.record_type == format::RECORD_TOMBSTONE {
                 scan.removed.extend(removed(&record.payload));
             }
+            if let Some(removal) = Removal::of_record(record) {
+                scan.removed.extend(removal.keys);
+            }
             if record.record_type == format::RECORD_EPOCH {
                 let epoch = Epoch::parse(&record.payload);
                 scan.epochs
@@ -150,9 +235,13 @@ impl Source {
         Ok(scan)
     }
 
-    /// Whether the log has nothing since `position` but what speaks of authority.
-    pub(super) fn says_only_authority_since(&self, position: LogPosition) -> Result<bool> {
-        let mut named: HashSet<Key> = HashSet::new();
+    /// Whether the log has nothing since `position` but what speaks of authority in `domain`.
+    pub(super) fn says_only_authority_since(
+        &self,
+        position: LogPosition,
+        domain: &Domain,
+    ) -> Result<bool> {
+        let mut named: HashSet<Key> = domain.chain.path().map(|node| node.dam.policy).collect();
         let mut sealed = Vec::new();
         let mut only = true;
         self.store.records(position, &mut |record, _| {
@@ -161,9 +250,11 @@ impl Source {
             }
             match record.record_type {
                 format::RECORD_SEAL => sealed.push(record.position.0),
-                format::RECORD_SESSION | format::RECORD_TOMBSTONE | format::RECORD_INDEX_ADD => {
-                    only = false;
-                }
+                format::RECORD_SESSION
+                | format::RECORD_TOMBSTONE
+                | format::RECORD_REMOVED
+                | format::RECORD_EPOCH
+                | format::RECORD_INDEX_ADD => only = false,
                 _ => {}
             }
             Ok(())
@@ -218,16 +309,6 @@ impl Source {
             }
         }
         Ok(())
-    }
-
-    /// What the store shows.
-    pub(super) fn contents(&self) -> Result<Contents> {
-        let mut contents = Contents::default();
-        self.store.for_each(&mut |record| {
-            contents.push(&record.key, record.raw_len);
-            Ok(())
-        })?;
-        Ok(contents)
     }
 
     /// The log's end with its newest checkpoints, as evidence.

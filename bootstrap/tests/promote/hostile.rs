@@ -236,7 +236,7 @@ fn a_forged_lineage_in_the_target_counts_for_nothing() {
     let done = founded(HOME);
     let real = promote(&child, &done, &PLAIN).unwrap();
     let mut w = writer(&home, 150);
-    let body = real.lineage.encode().unwrap();
+    let body = real.links[0].lineage.encode().unwrap();
     let forged = lineage::sign(&signer(77), &fixed_id(HOME), &body).encode();
     let keys = [
         put(&mut w, &body, format::FLAG_ROOT),
@@ -244,7 +244,10 @@ fn a_forged_lineage_in_the_target_counts_for_nothing() {
     ];
     w.authority(Authority::Lineage, &keys).unwrap();
     w.finish().unwrap();
-    assert_eq!(plan(&child, &home, &PLAIN).unwrap().progress, Progress::Due);
+    assert_eq!(
+        plan(&child, &home, &PLAIN).unwrap().instances[0].progress,
+        Progress::Due
+    );
     promote(&child, &home, &PLAIN).unwrap();
     assert_eq!(captures(&home), captures(&child));
 }
@@ -310,7 +313,7 @@ fn damaged_blocks_are_named_and_left_out_only_if_that_is_accepted() {
     let copy = home.fork();
     let promoted = promote(&child, &copy, &accepted).unwrap();
     assert_eq!(
-        (promoted.lineage.missing, promoted.incomplete.len()),
+        (promoted.links[0].lineage.missing, promoted.incomplete.len()),
         (0, 0)
     );
     assert_eq!(captures(&copy), captures(&child));
@@ -324,20 +327,26 @@ fn damaged_blocks_are_named_and_left_out_only_if_that_is_accepted() {
     assert!(matches!(error, PromoteError::Damaged { .. }), "{error:?}");
     assert!(captures(&into).is_empty());
     let promoted = promote(&child, &into, &accepted).unwrap();
-    assert_eq!(promoted.lineage.missing, 1);
+    assert_eq!(promoted.links[0].lineage.missing, 1);
     assert_eq!(promoted.incomplete, [(asl_store::SessionId([61; 16]), 1)]);
     assert_eq!(promoted.moved.lost, 1);
     // Nothing more is to be had.
     let again = plan(&child, &into, &accepted).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     // Until the block is whole again.
     child.write_file(&block, &whole).unwrap();
     let promoted = promote(&child, &into, &PLAIN).unwrap();
-    assert_eq!(promoted.lineage.missing, 0);
+    assert_eq!(promoted.links[0].lineage.missing, 0);
     assert_eq!(captures(&into), captures(&child));
     verified(&into);
     let again = plan(&child, &into, &PLAIN).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     // A block that is gone altogether.
     child.remove_file(&block).unwrap();
     let error = promote_error(refused(&child, &home, &PLAIN));

@@ -11,6 +11,7 @@ mod fixture;
 mod hostile;
 mod model;
 mod rebuilt;
+mod several;
 mod story;
 mod sweep;
 mod world;

@@ -1,12 +1,16 @@
 //! Random histories of a source and a target, promoted at random moments: the target shows what it had and what the source showed
-//! whenever it was promoted, and nothing else.
+//! whenever it was promoted, and nothing else. So too where the source is written in two places that meet now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use asl_bootstrap::carry::carry;
 use asl_store::{Key, SessionId, format};
 use proptest::prelude::*;
 
+use crate::several::{at, meet};
 use crate::world::*;
+
+const PLACES: [&str; 2] = ["stick", "disk"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -96,6 +100,77 @@ proptest! {
             prop_assert_eq!(shown(&home), union.clone(), "after step {}", at);
         }
         prop_assert_eq!(captures(&home), taken);
+        verified(&home);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Put(u8),
+    Remove(u8),
+    Capture(u8),
+    /// What the other place has comes here.
+    Meet,
+    /// Both meet, and this one's directory is promoted.
+    Promote,
+}
+
+fn act() -> impl Strategy<Value = (usize, Act)> {
+    let number = 0..8u8;
+    let act = prop_oneof![
+        4 => number.clone().prop_map(Act::Put),
+        4 => number.clone().prop_map(Act::Remove),
+        1 => number.prop_map(Act::Capture),
+        2 => Just(Act::Meet),
+        2 => Just(Act::Promote),
+    ];
+    (0..2usize, act)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("ASL_TEST_ALL").is_some() { 600 } else { 24 }, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_target_shows_what_two_places_show(acts in prop::collection::vec(act(), 1..25)) {
+        let home = founded(HOME);
+        let first = founded(RESCUE);
+        at(&first, 120, PLACES[0]).finish().unwrap();
+        let places = [first.fork(), first];
+        let mut union: BTreeSet<u8> = BTreeSet::new();
+        for (step, (place, act)) in acts.iter().chain([&(0, Act::Promote)]).enumerate() {
+            let (here, name) = (&places[*place], PLACES[*place]);
+            let write = |change: &mut dyn FnMut(&mut asl_store::StoreWriter)| {
+                let mut w = at(here, 130 + step as u8, name);
+                carry(&mut w).unwrap();
+                change(&mut w);
+                w.finish().unwrap();
+            };
+            match act {
+                Act::Put(n) => write(&mut |w| {
+                    put(w, &bytes(*n), format::FLAG_ROOT);
+                }),
+                Act::Remove(n) => write(&mut |w| {
+                    w.tombstone(&[Key::of(&bytes(*n))]).unwrap();
+                }),
+                Act::Capture(n) => write(&mut |w| {
+                    let parts = [bytes(*n), noise(9000 + step as u64, 500)];
+                    capture(w, 60 + step as u8, &parts);
+                }),
+                Act::Meet => meet(here, &places[1 - *place], name),
+                Act::Promote => {
+                    meet(here, &places[1 - *place], name);
+                    meet(&places[1 - *place], here, PLACES[1 - *place]);
+                    promote(here, &home, &PLAIN).unwrap();
+                    union.extend(shown(here));
+                    prop_assert_eq!(shown(&home), union.clone(), "after step {}", step);
+                    prop_assert!(plan(&places[1 - *place], &home, &PLAIN).unwrap().is_done());
+                }
+            }
+        }
+        let ended = finished_of_each(&source(&places[0]).unwrap());
+        let ended: BTreeMap<SessionId, Key> =
+            ended.into_iter().flatten().map(|done| (done.session, done.root)).collect();
+        prop_assert_eq!(captures(&home), ended);
         verified(&home);
     }
 }

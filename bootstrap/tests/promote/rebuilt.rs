@@ -5,7 +5,7 @@ use std::sync::Arc;
 use asl_bootstrap::Error;
 use asl_bootstrap::domain::Class;
 use asl_bootstrap::lineage::Op;
-use asl_bootstrap::promote::{Progress, PromoteError};
+use asl_bootstrap::promote::PromoteError;
 use asl_bootstrap::trust::{LogPin, Trusted};
 use asl_store::vfs::fault::FaultVfs;
 use asl_store::{RepairOptions, repair};
@@ -74,12 +74,13 @@ fn the_end(vfs: &FaultVfs) {
 fn a_log_that_was_made_again_is_taken_only_if_that_is_accepted() {
     for harm in [all_of_it, the_middle, the_end] {
         let (child, home) = (rescue(), founded(HOME));
-        let first = promote(&child, &home, &PLAIN).unwrap();
+        promote(&child, &home, &PLAIN).unwrap();
+        let seen = plan(&child, &home, &PLAIN).unwrap().seen();
         let remembered = Trusted {
             domain: fixed_id(RESCUE),
             name: None,
             manifest: None,
-            logs: vec![first.seen.unwrap().head],
+            logs: vec![seen[0].head],
         };
         let known = How {
             remembered: Some(&remembered),
@@ -105,16 +106,16 @@ fn a_log_that_was_made_again_is_taken_only_if_that_is_accepted() {
             ..known
         };
         let second = promote(&child, &home, &how).unwrap();
-        assert_eq!(second.lineage.op, Op::Adopt);
+        assert_eq!(second.links[0].lineage.op, Op::Adopt);
         assert_eq!(captures(&home), expected);
         verified(&home);
         // Once accepted it need not be accepted again.
         let settled = plan(&child, &home, &PLAIN).unwrap();
-        assert!(matches!(settled.progress, Progress::Promoted { .. }));
+        assert!(settled.is_done());
         let old = child.fork();
         advance(&child, 64);
         let third = promote(&child, &home, &PLAIN).unwrap();
-        assert_eq!(third.lineage.prev, Some(second.link));
+        assert_eq!(third.links[0].lineage.prev, Some(second.links[0].key));
         assert_eq!(captures(&home), captures(&child));
         verified(&home);
 
@@ -123,7 +124,7 @@ fn a_log_that_was_made_again_is_taken_only_if_that_is_accepted() {
             refusal(&old, &home, &PLAIN),
             PromoteError::RolledBack { .. }
         ));
-        let moved: LogPin = third.seen.unwrap().head;
+        let moved: LogPin = plan(&child, &home, &PLAIN).unwrap().seen()[0].head;
         let remembered = Trusted {
             logs: vec![moved],
             ..remembered.clone()

@@ -21,14 +21,14 @@ fn a_rescue_store_becomes_part_of_a_domain() {
     w.finish().unwrap();
     let (before, ours) = (files(&child), contents(&home));
     let first = plan(&child, &home, &PLAIN).unwrap();
-    assert_eq!(first.progress, Progress::Due);
-    assert_eq!(first.sessions.len(), 2);
-    assert!(first.blocks[&Action::Bring].blocks > 3);
+    assert_eq!(first.instances[0].progress, Progress::Due);
+    assert_eq!(first.instances[0].sessions.len(), 2);
+    assert!(first.instances[0].blocks[&Action::Bring].blocks > 3);
     assert_eq!(first.contents.artifacts(), contents(&child).len() as u64);
 
     let promoted = promote(&child, &home, &PLAIN).unwrap();
     assert_eq!(files(&child), before, "the source is only read");
-    let link = &promoted.lineage;
+    let link = &promoted.links[0].lineage;
     assert_eq!((link.op, link.level), (Op::Adopt, Level::Semantics));
     assert_eq!(
         (link.parent, link.child),
@@ -38,7 +38,7 @@ fn a_rescue_store_becomes_part_of_a_domain() {
     let all = Checks(Checks::ALL.0 & !Checks::CONTINUES.0);
     assert_eq!(link.checks, all, "nothing was known to go on from");
     assert_eq!(link.sessions, [session(61), session(62)]);
-    assert!(!promoted.handed_over);
+    assert!(!promoted.links[0].handed_over);
 
     verified(&home);
     let (there, here) = (contents(&child), contents(&home));
@@ -49,7 +49,7 @@ fn a_rescue_store_becomes_part_of_a_domain() {
     assert!(!there.contains_key(&removed) && !here.contains_key(&removed));
     assert_eq!(captures(&home), captures(&child));
     // The source's log is there, up to where it was read.
-    let head = source(&child).unwrap().head();
+    let head = source(&child).unwrap().instances()[0].head();
     let log: Vec<u8> = link.log.iter().flat_map(|key| here[key].clone()).collect();
     let mut logs = before.iter().filter(|(name, _)| name.ends_with(".asl"));
     assert_eq!(&log, logs.next().unwrap().1);
@@ -69,8 +69,8 @@ fn the_second_time_nothing_is_written() {
     let first = promote(&child, &home, &PLAIN).unwrap();
     let (there, here) = (child.fork(), home.fork());
     let again = plan(&there, &here, &PLAIN).unwrap();
-    let lineage = first.link;
-    assert_eq!(again.progress, Progress::Promoted { lineage });
+    let lineage = first.links[0].key;
+    assert_eq!(again.instances[0].progress, Progress::Promoted { lineage });
     assert_eq!((there.ops(), here.ops()), (0, 0), "{:?}", here.trace());
 }
 
@@ -86,7 +86,7 @@ fn whoever_has_both_keys_hands_over() {
         },
     )
     .unwrap();
-    assert!(promoted.handed_over);
+    assert!(promoted.links[0].handed_over);
     assert_eq!(promoted.domain.lineage[0].child_signers.len(), 1);
     verified(&home);
 }
@@ -97,15 +97,16 @@ fn a_store_that_went_on_comes_over_by_what_is_new() {
     let first = promote(&child, &home, &PLAIN).unwrap();
     advance(&child, 63);
     let again = plan(&child, &home, &PLAIN).unwrap();
-    assert_eq!(again.sessions.len(), 1);
-    assert_eq!(again.blocks[&Action::Have].blocks, {
+    assert_eq!(again.instances[0].sessions.len(), 1);
+    assert_eq!(again.instances[0].blocks[&Action::Have].blocks, {
         let all = plan(&child, &founded(HOME), &PLAIN).unwrap();
-        all.blocks[&Action::Bring].blocks - again.blocks[&Action::Bring].blocks
+        all.instances[0].blocks[&Action::Bring].blocks
+            - again.instances[0].blocks[&Action::Bring].blocks
     });
     let second = promote(&child, &home, &PLAIN).unwrap();
-    assert_eq!(second.lineage.prev, Some(first.link));
-    assert_eq!(second.lineage.sessions, [session(63)]);
-    assert!(second.lineage.checks.contains(Checks::CONTINUES));
+    assert_eq!(second.links[0].lineage.prev, Some(first.links[0].key));
+    assert_eq!(second.links[0].lineage.sessions, [session(63)]);
+    assert!(second.links[0].lineage.checks.contains(Checks::CONTINUES));
     verified(&home);
     assert_eq!(captures(&home), captures(&child));
     assert_eq!(status(&second.domain).len(), 2);
@@ -122,7 +123,10 @@ fn what_was_asked_for_comes_first_and_the_rest_when_it_is_asked_for() {
     promote(&child, &home, &some).unwrap();
     assert_eq!(captures(&home).len(), 1);
     let again = plan(&child, &home, &some).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     promote(&child, &home, &PLAIN).unwrap();
     assert_eq!(captures(&home), captures(&child));
     let none = [session(99)];
@@ -150,7 +154,7 @@ fn bytes_alone_are_no_captures() {
         ..PLAIN
     };
     let first = promote(&child, &home, &bytes).unwrap();
-    assert_eq!(first.lineage.level, Level::Bytes);
+    assert_eq!(first.links[0].lineage.level, Level::Bytes);
     let (there, here) = (contents(&child), contents(&home));
     assert!(
         there
@@ -160,12 +164,18 @@ fn bytes_alone_are_no_captures() {
     assert!(captures(&home).is_empty());
     verified(&home);
     let again = plan(&child, &home, &bytes).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     // More than bytes is more; less than that is nothing new.
     promote(&child, &home, &PLAIN).unwrap();
     assert_eq!(captures(&home), captures(&child));
     let less = plan(&child, &home, &bytes).unwrap();
-    assert!(matches!(less.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        less.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     verified(&home);
 }
 
@@ -181,13 +191,13 @@ fn of_a_block_that_is_mostly_here_only_the_rest_comes() {
     w.finish().unwrap();
     let planned = plan(&child, &home, &PLAIN).unwrap();
     assert!(
-        planned.blocks[&Action::Repack].blocks > 0,
+        planned.instances[0].blocks[&Action::Repack].blocks > 0,
         "{:?}",
-        planned.blocks
+        planned.instances[0].blocks
     );
     let promoted = promote(&child, &home, &PLAIN).unwrap();
     assert!(promoted.moved.repacked > 0);
-    assert_eq!(promoted.lineage.missing, 0);
+    assert_eq!(promoted.links[0].lineage.missing, 0);
     verified(&home);
     let (there, here) = (contents(&child), contents(&home));
     assert!(
@@ -197,7 +207,10 @@ fn of_a_block_that_is_mostly_here_only_the_rest_comes() {
     );
     assert_eq!(captures(&home), captures(&child));
     let again = plan(&child, &home, &PLAIN).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
 }
 
 #[test]
@@ -215,7 +228,7 @@ fn a_source_is_given_up_in_its_own_log_only_when_that_is_asked_for() {
     let give_up = || {
         let mut w = writer(&child, 160);
         let keys = key_file(RESCUE, w.handle());
-        let retired = retire(&mut w, &keys, (&promoted.link, &promoted.lineage)).unwrap();
+        let retired = retire(&mut w, &keys, &promoted.links).unwrap();
         w.finish().unwrap();
         retired
     };
@@ -235,11 +248,14 @@ fn a_source_is_given_up_in_its_own_log_only_when_that_is_asked_for() {
     assert_eq!(blocks(&crate::world::files(&child)), blocks(&files));
     // That it was given up is nothing to promote.
     let again = plan(&child, &home, &PLAIN).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     // What comes afterwards is.
     advance(&child, 63);
     let more = plan(&child, &home, &PLAIN).unwrap();
-    assert_eq!(more.progress, Progress::Due);
+    assert_eq!(more.instances[0].progress, Progress::Due);
     promote(&child, &home, &PLAIN).unwrap();
     assert_eq!(captures(&home), captures(&child));
     verified(&home);
@@ -273,33 +289,43 @@ fn another_history_of_a_store_is_evidence_and_comes_in_apart_if_at_all() {
         ..PLAIN
     };
     let forked = promote(&clone, &home, &fork).unwrap();
-    assert_eq!((forked.lineage.op, forked.lineage.prev), (Op::Fork, None));
+    assert_eq!(
+        (forked.links[0].lineage.op, forked.links[0].lineage.prev),
+        (Op::Fork, None)
+    );
     // Those of both histories are here once, the others by a name of their own.
-    assert_eq!(forked.lineage.sessions.len(), 2);
-    assert!(!forked.lineage.sessions.contains(&session(63)));
+    assert_eq!(forked.links[0].lineage.sessions.len(), 2);
+    assert!(!forked.links[0].lineage.sessions.contains(&session(63)));
     assert_eq!(captures(&home).len(), 3 + 2);
     let begun = reader(&home).with_state(|state| {
-        let found = state.session(forked.lineage.sessions[0]).unwrap();
+        let found = state.session(forked.links[0].lineage.sessions[0]).unwrap();
         String::from_utf8(found.begun.clone()).unwrap()
     });
     assert!(begun.ends_with("(other history)"), "{begun}");
-    assert!(forked.seen.is_none(), "no pin is moved by it");
+    let seen = plan(&clone, &home, &PLAIN).unwrap().seen();
+    assert!(seen.is_empty(), "no pin is moved by it");
     verified(&home);
 
     // From here on both are known, and each goes on.
     for _ in 0..2 {
         let again = plan(&clone, &home, &PLAIN).unwrap();
-        assert_eq!(again.op, Op::Fork);
-        assert!(matches!(again.progress, Progress::Promoted { .. }));
+        assert_eq!(again.instances[0].op, Op::Fork);
+        assert!(matches!(
+            again.instances[0].progress,
+            Progress::Promoted { .. }
+        ));
     }
     let again = plan(&child, &home, &PLAIN).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
     advance(&clone, 65);
     let more = promote(&clone, &home, &PLAIN).unwrap();
-    assert_eq!(more.lineage.prev, Some(forked.link));
+    assert_eq!(more.links[0].lineage.prev, Some(forked.links[0].key));
     advance(&child, 66);
     let more = promote(&child, &home, &PLAIN).unwrap();
-    assert_eq!(more.lineage.op, Op::Adopt);
+    assert_eq!(more.links[0].lineage.op, Op::Adopt);
     assert_eq!(captures(&home).len(), 7);
     verified(&home);
 }
@@ -309,7 +335,8 @@ fn a_store_that_was_put_back_is_refused() {
     let (child, home) = (rescue(), founded(HOME));
     let old = child.fork();
     advance(&child, 63);
-    let promoted = promote(&child, &home, &PLAIN).unwrap();
+    promote(&child, &home, &PLAIN).unwrap();
+    let seen = plan(&child, &home, &PLAIN).unwrap().seen();
     let before = files(&home);
     let refused = |remembered: Option<&Trusted>, into| {
         let how = How {
@@ -330,7 +357,7 @@ fn a_store_that_was_put_back_is_refused() {
         domain: fixed_id(RESCUE),
         name: None,
         manifest: None,
-        logs: vec![promoted.seen.unwrap().head],
+        logs: vec![seen[0].head],
     };
     let fresh = founded(HOME);
     assert!(matches!(
@@ -361,10 +388,13 @@ fn an_id_that_is_taken_is_not_taken_over() {
     let here = captures(&home);
     assert_eq!(here.len(), 3);
     assert_eq!(here[&ours], root);
-    assert!(!promoted.lineage.sessions.contains(&ours));
+    assert!(!promoted.links[0].lineage.sessions.contains(&ours));
     verified(&home);
     let again = plan(&child, &home, &PLAIN).unwrap();
-    assert!(matches!(again.progress, Progress::Promoted { .. }));
+    assert!(matches!(
+        again.instances[0].progress,
+        Progress::Promoted { .. }
+    ));
 }
 
 /// A capture that was finished once more has a new root under its old name.

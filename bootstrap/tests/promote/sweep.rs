@@ -41,7 +41,7 @@ fn clean(child: &FaultVfs, home: &FaultVfs) -> End {
     let home = home.fork();
     let promoted = promote(child, &home, &PLAIN).unwrap();
     End {
-        link: promoted.link,
+        link: promoted.links[0].key,
         ops: home.ops(),
     }
 }
@@ -60,10 +60,10 @@ fn nothing_half(vfs: &FaultVfs, link: &Key) {
 fn goes_on(child: &FaultVfs, home: &FaultVfs, end: &End, what: &str) {
     nothing_half(home, &end.link);
     let plan_before = plan(child, home, &PLAIN).unwrap();
-    if !matches!(plan_before.progress, Progress::Promoted { .. }) {
+    if !matches!(plan_before.instances[0].progress, Progress::Promoted { .. }) {
         let promoted = promote(child, home, &PLAIN);
         let promoted = promoted.unwrap_or_else(|error| panic!("{what}: {error:?}"));
-        assert_eq!(promoted.link, end.link, "{what}");
+        assert_eq!(promoted.links[0].key, end.link, "{what}");
     }
     verified(home);
     assert_eq!(captures(home), captures(child), "{what}");
@@ -77,7 +77,7 @@ fn goes_on(child: &FaultVfs, home: &FaultVfs, end: &End, what: &str) {
     let again = home.fork();
     let done = plan(child, &again, &PLAIN).unwrap();
     assert_eq!(
-        done.progress,
+        done.instances[0].progress,
         Progress::Promoted { lineage: end.link },
         "{what}"
     );
@@ -185,8 +185,7 @@ fn a_second_promotion_that_is_cut_off_is_gone_on_from() {
 }
 
 fn promote_or_done(child: &FaultVfs, home: &FaultVfs) {
-    let progress = plan(child, home, &PLAIN).unwrap().progress;
-    if !matches!(progress, Progress::Promoted { .. }) {
+    if !plan(child, home, &PLAIN).unwrap().is_done() {
         promote(child, home, &PLAIN).unwrap();
     }
 }

@@ -179,6 +179,12 @@ pub fn finished(store: &StoreHandle) -> Vec<Done> {
     })
 }
 
+/// The finished captures of each instance.
+pub fn finished_of_each(source: &Source) -> Vec<Vec<Done>> {
+    let instances = source.instances().iter();
+    instances.map(|one| finished(one.store())).collect()
+}
+
 /// How to promote.
 #[derive(Clone, Copy)]
 pub struct How<'a> {
@@ -209,7 +215,7 @@ pub fn source(child: &FaultVfs) -> Result<Source> {
 
 pub fn plan(child: &FaultVfs, target: &FaultVfs, how: &How<'_>) -> Result<Plan> {
     let source = source(child)?;
-    let finished = finished(source.store());
+    let finished = finished_of_each(&source);
     let request = Request {
         expect: how.expect.unwrap_or_else(|| fixed_id(RESCUE)),
         level: how.level,

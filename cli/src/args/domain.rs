@@ -266,6 +266,14 @@ pub struct DomainMint {
     /// Found it without asking
     #[arg(long)]
     pub yes: bool,
+
+    /// For a store that gets its place, named as the domain, once it is founded: the directory of that
+    #[arg(skip)]
+    pub place: Option<PathBuf>,
+
+    /// A name to propose
+    #[arg(skip)]
+    pub proposed_name: Option<String>,
 }
 
 /// `asl domain attest`

@@ -100,6 +100,7 @@ pub fn run(face: &Face, args: &CaptureDisk) -> Result {
     let passphrase_file = args.passphrase_file.as_deref();
     let action = format!("capture {}", text::path(&args.source));
     let (path, writer, keys) = domain::writer_with_keys(face, &action, passphrase_file)?;
+    writable::warn_if_retired(face, path, writer.handle());
     drop(keys);
     secret::relax();
     let lib_failed = |error: &asl_capture::Error| failed(&action, path, error);

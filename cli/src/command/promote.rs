@@ -13,25 +13,26 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use asl_bootstrap::keyfile::key_file_path;
+use asl_bootstrap::mint::Done;
 use asl_bootstrap::promote::{
-    Means, Plan, Progress, PromoteObserver, Promoted, Request, Retired, Source, Stage, Tally,
-    examine, retire,
+    Means, Plan, PromoteObserver, Promoted, Request, Retired, Source, Stage, Tally, examine, retire,
 };
+use asl_bootstrap::verify::Report;
 use asl_bootstrap::{
     Domain, DomainId, Error, KeyFile, KeyFileError, LogSeen, Trust, lineage::Level,
     promote::PromoteError,
 };
 use asl_capture::session::{self, SessionDoc};
 use asl_store::vfs::real::RealVfs;
-use asl_store::{SessionId, StoreHandle, StoreWriter, WriteOptions};
+use asl_store::{SessionId, StoreHandle, WriteOptions};
 use zeroize::Zeroizing;
 
 use super::domain::{done, passphrase};
 use super::promote_plan::{Offer, Outcome as Told, Sides};
-use super::{domain_mint, store_init};
+use super::{domain_mint, store_init, wizard};
 use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, context_at};
+use crate::face::Face;
 use crate::progress::Display;
 use crate::prompt::Prompt;
 use crate::root::{DOMAINS, Member, Root};
@@ -207,29 +208,24 @@ impl RescueStore {
             RealVfs::open(path)
                 .map_err(|error| CliError::of_io("open the rescue store at", path, &error))?,
         );
-        let opened = Source::open_all(vfs.clone()).map_err(|error| {
+        let source = Source::open(vfs.clone()).map_err(|error| {
             let sides = Sides {
                 rescue: path,
                 target: Path::new("ROOT"),
             };
             sides.refused(face, &error)
         })?;
-        let others = opened.len().saturating_sub(1) as u64;
-        if others > 0 {
-            face.report.warn(&format!(
-                "{} was written in several places: what {} of it, below instances, has alone does \
-                 not come along; promote that from the copy where it was written",
-                text::path(path),
-                text::count(others, "other log")
-            ));
-        }
-        let source = opened.into_iter().next();
-        let source = source.ok_or_else(|| CliError::new("the rescue store has no log"))?;
         Ok(Self {
             path: path.to_owned(),
             vfs,
             source,
         })
+    }
+
+    /// The finished captures of each instance.
+    fn finished(&self) -> Result<Vec<Vec<Done>>> {
+        let instances = self.source.instances().iter();
+        instances.map(|one| done(&self.path, one.store())).collect()
     }
 }
 
@@ -276,7 +272,7 @@ impl Run<'_> {
     }
 
     fn plan(&self, path: &Path, target: &StoreHandle) -> Result<Plan> {
-        let finished = done(&self.rescue.path, self.rescue.source.store())?;
+        let finished = self.rescue.finished()?;
         let captures = self.captures()?;
         let state = self.state()?;
         let trusted = match &state {
@@ -304,24 +300,16 @@ impl Run<'_> {
     }
 
     /// Proves the rescue store before a domain is founded for it.
-    fn prove(&self) -> Result<Domain> {
-        let store = self.rescue.source.store();
-        let finished = done(&self.rescue.path, store)?;
-        let sides = self.sides(Path::new("ROOT"));
-        let report = asl_bootstrap::verify::verify(store, &finished, Some(&self.expect))
-            .map_err(|error| sides.refused(self.face, &error))?;
-        if let (false, Some(class)) = (report.is_ok(), report.class()) {
-            let found = report.found;
-            let error = PromoteError::Source { class, found };
-            return Err(sides.refused(self.face, &error.into()));
-        }
-        Ok(report.domain)
+    fn prove(&self) -> Result<Vec<Report>> {
+        let finished = self.rescue.finished()?;
+        let reports = self.rescue.source.judge(&finished, &self.expect);
+        reports.map_err(|error| self.sides(Path::new("ROOT")).refused(self.face, &error))
     }
 
     /// What would be done where a domain would be founded first.
     fn preview(&self, root: &Path) -> Result {
-        let domain = self.prove()?;
-        self.face.report.result(&Told::of_new(root, &domain))?;
+        let reports = self.prove()?;
+        self.face.report.result(&Told::of_new(root, &reports))?;
         Ok(Exit::Complete)
     }
 
@@ -358,7 +346,7 @@ impl Run<'_> {
                 (id, self.unlock(&path, &id, None)?.1)
             }
             None => {
-                let now = domain_mint::found(&quiet, &self.mint())?;
+                let now = domain_mint::found(&quiet, &self.mint(&domains))?;
                 let now = match self.prompt {
                     Some(_) => now.tell(self.face)?,
                     None => now,
@@ -378,8 +366,8 @@ impl Run<'_> {
         Ok((named, passphrase))
     }
 
-    /// The mint that the flags describe.
-    fn mint(&self) -> DomainMint {
+    /// The mint that the flags describe, of a domain whose store goes below `domains`.
+    fn mint(&self, domains: &Path) -> DomainMint {
         DomainMint {
             name: self.args.name.clone(),
             kind: Some(crate::args::DomainKind::Personal),
@@ -391,6 +379,8 @@ impl Run<'_> {
             witness_threshold: None,
             ephemeral: self.args.ephemeral,
             yes: self.args.yes,
+            place: Some(domains.to_owned()),
+            proposed_name: Some(own_name()),
         }
     }
 
@@ -403,8 +393,7 @@ impl Run<'_> {
             face.report.result(&offer)?;
             return Ok(offer.exit());
         }
-        let is_done = matches!(plan.progress, Progress::Promoted { .. });
-        if is_done && !self.args.retire_source {
+        if plan.is_done() && !self.args.retire_source {
             self.remember(&plan);
             face.report
                 .result(&Told::of_nothing(&plan, self.into(path)))?;
@@ -490,23 +479,30 @@ impl Run<'_> {
 
     /// Remembers on this machine how far the rescue domain was seen: its id was typed by somebody who knows it.
     fn remember(&self, plan: &Plan) {
-        // Another history moves no pin.
-        if plan.seen().is_none() {
-            return;
-        }
         let remember = || -> Result<()> {
+            let instances = plan.instances.iter().zip(self.rescue.source.instances());
+            // Another history moves no pin.
+            let pinned: Vec<_> = instances
+                .filter(|(plan, _)| plan.seen().is_some())
+                .collect();
+            if pinned.is_empty() {
+                return Ok(());
+            }
             let state = State::create()?;
             let trust = Trust::new(&state.vfs);
             let failed = |error: Error| state.failed("remember how far it was seen", &error);
             trust.add(&self.expect, None).map_err(failed)?;
             // Only whoever has the log knows what it was at the place that is remembered.
             let known = trust.get(&self.expect).map_err(failed)?;
-            let pin = known.as_ref().and_then(|known| known.log(&plan.head.store));
-            let seen = LogSeen::read(self.rescue.source.store(), pin).map_err(failed)?;
-            let chain = &plan.child.domain.chain;
+            let mut seen = Vec::new();
+            for (plan, instance) in pinned {
+                let pin = known.as_ref().and_then(|known| known.log(&plan.head.store));
+                seen.push(LogSeen::read(instance.store(), pin).map_err(failed)?);
+            }
+            let chain = &plan.child().chain;
             match self.args.accept_rebuilt {
-                true => trust.pin_rebuilt(chain, &[seen]),
-                false => trust.pin(chain, &[seen]),
+                true => trust.pin_rebuilt(chain, &seen),
+                false => trust.pin(chain, &seen),
             }
             .map_err(failed)?;
             Ok(())
@@ -526,13 +522,9 @@ impl Run<'_> {
                 error,
             )
         };
-        let mut writer = StoreWriter::open(
-            self.rescue.vfs.clone(),
-            context_at(path)?,
-            WriteOptions::default(),
-        )
-        .map_err(|error| refused(&error))?;
-        let retired = retire(&mut writer, keys, (&promoted.link, &promoted.lineage))
+        let face = self.face.at(path);
+        let (_, mut writer) = face.writer(WriteOptions::default())?;
+        let retired = retire(&mut writer, keys, &promoted.links)
             .map_err(|error| self.sides(path).refused(self.face, &error))?;
         writer.finish().map_err(|error| refused(&error))?;
         Ok(retired)
@@ -611,6 +603,14 @@ impl Run<'_> {
             .sides(path)
             .refused(self.face, &KeyFileError::WrongPassphrase.into()))
     }
+}
+
+/// What somebody would call a domain of their own: as they log in, unless that is everybody's name.
+fn own_name() -> String {
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let mut names = names.filter_map(|name| std::env::var(name).ok());
+    let is_own = |name: &String| name != "root" && wizard::check_name(name).is_ok();
+    names.find(is_own).unwrap_or_else(|| "personal".to_owned())
 }
 
 /// Tells how it gets on, and when somebody wants it to stop.

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use asl_bootstrap::lineage::{Lineage, Op};
+use asl_bootstrap::lineage::Op;
 use asl_bootstrap::promote::{
-    Action, DamagedBlock, Plan, Progress, PromoteError, Promoted, Retired, Source,
+    Action, DamagedBlock, InstancePlan, Plan, Progress, PromoteError, Promoted, Retired, Source,
 };
-use asl_bootstrap::verify::VerifyError;
+use asl_bootstrap::verify::{Report, VerifyError};
 use asl_bootstrap::{Compared, Domain, Error, Trust};
 use asl_capture::session;
 use asl_store::{SessionId, StoreHandle};
@@ -71,10 +71,11 @@ impl Sides<'_> {
             PromoteError::NoDomain => of.hint(format!(
                 "if it is yours, found one in it: asl domain mint --store {rescue}"
             )),
-            PromoteError::Source { found, .. } => {
+            PromoteError::Source { store, found, .. } => {
+                let log = format!("{:.DIGITS$}", store.to_string());
                 for found in found.iter().take(FOUND_SHOWN) {
                     face.report.warn(&format!(
-                        "record {}: {}",
+                        "log {log}, record {}: {}",
                         found.position,
                         super::domain_verify::words_of(found)
                     ));
@@ -90,9 +91,13 @@ impl Sides<'_> {
             PromoteError::SameDomain(_) => of.hint(format!(
                 "two stores of one domain are synced: asl store sync {rescue} --store {target}"
             )),
-            PromoteError::Manifest { .. } | PromoteError::RolledBack { .. } => of.hint(
+            PromoteError::Manifest { .. } => of.hint(
                 "this copy is older than one that was seen, or was changed; find the newer one",
             ),
+            PromoteError::RolledBack { .. } => of.hint(format!(
+                "this copy is older than one that was seen, or was changed; find the newer one, \
+                 or bring what that has: asl store sync OTHER --store {rescue}"
+            )),
             PromoteError::Rebuilt { .. } => of.hint(
                 "if you know that it was repaired so (asl store repair --accept-lost-records), \
                  add --accept-rebuilt; if not, look for another copy first",
@@ -116,7 +121,7 @@ impl Sides<'_> {
                 )
             }
             PromoteError::Damaged { blocks } => {
-                for line in damage(blocks) {
+                for line in damage(&blocks.iter().collect::<Vec<_>>()) {
                     face.report.warn(&line);
                 }
                 of.hint("bring what is whole: --accept-damaged (exit 3 then)")
@@ -145,7 +150,7 @@ impl Sides<'_> {
 }
 
 /// Damaged blocks and what they cost, a line each.
-fn damage(blocks: &[DamagedBlock]) -> Vec<String> {
+fn damage(blocks: &[&DamagedBlock]) -> Vec<String> {
     let mut lines: Vec<String> = (blocks.iter().take(SHOWN))
         .map(|block| {
             let hit: Vec<String> = (block.captures.iter())
@@ -198,6 +203,56 @@ struct CaptureObject {
     started: String,
 }
 
+/// An instance of the rescue store.
+#[derive(Debug, Serialize)]
+struct InstanceObject {
+    store_id: String,
+    log_position: u64,
+    checkpointed_position: u64,
+    operation: String,
+    /// Whether nothing is, or was, to be done with it.
+    already: bool,
+    /// What says that it was taken over, once it was.
+    lineage: Option<String>,
+}
+
+impl InstanceObject {
+    fn of_report(report: &Report) -> Self {
+        Self {
+            store_id: report.domain.store.to_string(),
+            log_position: report.domain.tree.size(),
+            checkpointed_position: report.domain.covered(),
+            operation: Op::Adopt.to_string(),
+            already: false,
+            lineage: None,
+        }
+    }
+
+    fn of_plan(plan: &InstancePlan) -> Self {
+        Self {
+            operation: plan.op.to_string(),
+            already: plan.progress.is_done(),
+            lineage: match &plan.progress {
+                Progress::Promoted { lineage } | Progress::Unfinished { lineage } => {
+                    Some(lineage.to_string())
+                }
+                Progress::Due | Progress::Empty => None,
+            },
+            ..Self::of_report(&plan.child)
+        }
+    }
+
+    /// For people, where there are several.
+    fn words(&self) -> String {
+        format!(
+            "{:.DIGITS$}  {}, {} of them under a signed checkpoint",
+            self.store_id,
+            text::count(self.log_position, "record"),
+            self.checkpointed_position
+        )
+    }
+}
+
 /// What would be done.
 #[derive(Debug, Serialize)]
 pub(super) struct Offer {
@@ -208,8 +263,11 @@ pub(super) struct Offer {
     parent_domain: String,
     operation: String,
     level: String,
+    /// Of the instance at the top of the rescue store.
     store_id: String,
     log_position: u64,
+    /// All of them.
+    instances: Vec<InstanceObject>,
     captures: Vec<CaptureObject>,
     unfinished: Vec<String>,
     copy_blocks: u64,
@@ -234,9 +292,10 @@ impl Offer {
         path: &Path,
         args: &Promote,
     ) -> Self {
-        let listed = session::list(source.store()).unwrap_or_default();
-        let captures: Vec<CaptureObject> = (plan.sessions.iter())
-            .map(|takeover| {
+        let mut captures = Vec::new();
+        for (plan, instance) in plan.instances.iter().zip(source.instances()) {
+            let listed = session::list(instance.store()).unwrap_or_default();
+            captures.extend(plan.sessions.iter().map(|takeover| {
                 let found = listed
                     .iter()
                     .find(|capture| capture.session == takeover.session);
@@ -253,23 +312,24 @@ impl Offer {
                         text::time(capture.begun.started_unix_ns)
                     }),
                 }
-            })
-            .collect();
-        let (copy, here) = (
-            plan.to_move(),
-            plan.blocks.get(&Action::Have).copied().unwrap_or_default(),
-        );
+            }));
+        }
+        let (copy, here) = (plan.to_move(), plan.blocks(Action::Have));
+        let first = &plan.instances[0];
+        let unfinished = plan.instances.iter().flat_map(|plan| &plan.unfinished);
+        let damaged: Vec<&DamagedBlock> = damaged(plan).collect();
         Self {
             dry_run: args.dry_run,
-            already: matches!(plan.progress, Progress::Promoted { .. }),
+            already: plan.is_done(),
             child_domain: plan.child_domain().to_string(),
             parent_domain: plan.parent.to_string(),
-            operation: plan.op.to_string(),
+            operation: operation(plan).to_string(),
             level: level_of(args).to_owned(),
-            store_id: plan.head.store.to_string(),
-            log_position: plan.head.position.0,
+            store_id: first.head.store.to_string(),
+            log_position: first.head.position.0,
+            instances: plan.instances.iter().map(InstanceObject::of_plan).collect(),
             captures,
-            unfinished: plan.unfinished.iter().map(ToString::to_string).collect(),
+            unfinished: unfinished.map(ToString::to_string).collect(),
             copy_blocks: copy.blocks,
             copy_bytes: copy.bytes,
             here_blocks: here.blocks,
@@ -277,9 +337,9 @@ impl Offer {
             artifacts: plan.contents.artifacts(),
             bytes: plan.contents.bytes(),
             available_bytes: plan.available_bytes,
-            damaged: plan.damaged.iter().map(DamageObject::from).collect(),
+            damaged: damaged.iter().copied().map(DamageObject::from).collect(),
             facts: words(plan, target, path, args),
-            lines_of_damage: damage(&plan.damaged),
+            lines_of_damage: damage(&damaged),
         }
     }
 
@@ -301,6 +361,17 @@ impl Offer {
     }
 }
 
+/// The damaged blocks of all instances.
+fn damaged(plan: &Plan) -> impl Iterator<Item = &DamagedBlock> {
+    plan.instances.iter().flat_map(|plan| &plan.damaged)
+}
+
+/// What the rescue store will be: a second history as soon as one of its logs is.
+fn operation(plan: &Plan) -> Op {
+    let forks = plan.instances.iter().any(|plan| plan.op == Op::Fork);
+    if forks { Op::Fork } else { Op::Adopt }
+}
+
 fn level_of(args: &Promote) -> &'static str {
     match args.level {
         crate::args::LevelArg::Bytes => "bytes",
@@ -313,29 +384,50 @@ fn name_of(domain: &Domain) -> String {
     text::fit(&text::visible(label), 40)
 }
 
+fn log_of(report: &Report) -> String {
+    format!(
+        "{}, the first {} under a signed checkpoint",
+        text::count(report.domain.tree.size(), "record"),
+        report.domain.covered()
+    )
+}
+
 fn words(
     plan: &Plan,
     target: &StoreHandle,
     path: &Path,
     args: &Promote,
 ) -> Vec<(&'static str, String)> {
-    let child = &plan.child.domain;
-    let records = text::count(plan.head.position.0, "record");
-    let under = child.covered();
+    let child = plan.child();
     let mine = Domain::read(target).ok().flatten();
     let mine = mine.map_or_else(String::new, |domain| format!("\"{}\", ", name_of(&domain)));
-    let mut facts = vec![
-        (
-            "rescue",
-            format!(
-                "\"{}\", proven to be the domain that you named",
-                name_of(child)
-            ),
+    let mut facts = vec![(
+        "rescue",
+        format!(
+            "\"{}\", proven to be the domain that you named",
+            name_of(child)
         ),
-        (
-            "log",
-            format!("{records}, the first {under} under a signed checkpoint"),
-        ),
+    )];
+    match &plan.instances[..] {
+        [only] => facts.push(("log", log_of(&only.child))),
+        several => {
+            let count = text::count(several.len() as u64, "place");
+            facts.push((
+                "logs",
+                format!("it was written in {count}; each has its log:"),
+            ));
+            facts.extend(several.iter().map(|plan| {
+                let mut words = InstanceObject::of_plan(plan).words();
+                match (&plan.progress, plan.op) {
+                    (progress, _) if progress.is_done() => words.push_str("; nothing new"),
+                    (_, Op::Fork) => words.push_str("; A SECOND HISTORY"),
+                    _ => {}
+                }
+                ("", words)
+            }));
+        }
+    }
+    facts.extend([
         (
             "seen",
             match plan.manifest {
@@ -350,15 +442,15 @@ fn words(
             "into",
             format!("{mine}{}", text::fit(&text::path(path), 60)),
         ),
-    ];
-    if plan.op == Op::Fork {
+    ]);
+    if operation(plan) == Op::Fork {
         facts.push((
             "apart",
             "as a SECOND HISTORY of a store that you have already".to_owned(),
         ));
     }
     let copy = plan.to_move();
-    let here = plan.blocks.get(&Action::Have).copied().unwrap_or_default();
+    let here = plan.blocks(Action::Have);
     facts.push((
         "copy",
         format!(
@@ -440,8 +532,11 @@ pub(super) struct Outcome {
     stopped: Option<&'static str>,
     child_domain: String,
     parent_domain: Option<String>,
+    /// Of the instance at the top of the rescue store.
     store_id: String,
     log_position: u64,
+    /// All of them.
+    instances: Vec<InstanceObject>,
     operation: Option<String>,
     level: Option<String>,
     /// Whether the rescue domain signed as well.
@@ -471,39 +566,36 @@ pub(super) struct Outcome {
 
 impl Outcome {
     fn about(plan: &Plan) -> Self {
-        let here = plan.blocks.get(&Action::Have).copied().unwrap_or_default();
+        let here = plan.blocks(Action::Have);
+        let first = &plan.instances[0];
         Self {
             child_domain: plan.child_domain().to_string(),
             parent_domain: Some(plan.parent.to_string()),
-            store_id: plan.head.store.to_string(),
-            log_position: plan.head.position.0,
-            operation: Some(plan.op.to_string()),
+            store_id: first.head.store.to_string(),
+            log_position: first.head.position.0,
+            instances: plan.instances.iter().map(InstanceObject::of_plan).collect(),
+            operation: Some(operation(plan).to_string()),
             artifacts: plan.contents.artifacts(),
             bytes: plan.contents.bytes(),
             here_blocks: here.blocks,
             here_bytes: here.bytes,
-            damaged: plan.damaged.iter().map(DamageObject::from).collect(),
+            damaged: damaged(plan).map(DamageObject::from).collect(),
             ..Self::default()
         }
     }
 
     /// Nothing was to be done.
     pub(super) fn of_nothing(plan: &Plan, into: &Path) -> Self {
-        let lineage = match &plan.progress {
-            Progress::Promoted { lineage } | Progress::Unfinished { lineage } => {
-                Some(lineage.to_string())
-            }
-            Progress::Due => None,
-        };
+        let about = Self::about(plan);
         Self {
             promoted: true,
             already: true,
-            lineage,
+            lineage: about.instances[0].lineage.clone(),
             words: vec![
                 "It was promoted before, and has nothing new. Nothing was written.".to_owned(),
                 format!("see: asl-promote status {}", text::shell_path(into)),
             ],
-            ..Self::about(plan)
+            ..about
         }
     }
 
@@ -523,23 +615,28 @@ impl Outcome {
     }
 
     /// What would be done with a new domain.
-    pub(super) fn of_new(root: &Path, child: &Domain) -> Self {
+    pub(super) fn of_new(root: &Path, reports: &[Report]) -> Self {
+        let instances: Vec<_> = reports.iter().map(InstanceObject::of_report).collect();
+        let child = &reports[0].domain;
+        let mut words = vec![format!(
+            "rescue  \"{}\", proven to be the domain that you named",
+            name_of(child)
+        )];
+        match reports {
+            [only] => words.push(format!("log     {}", log_of(only))),
+            _ => words.extend(
+                instances
+                    .iter()
+                    .map(|one| format!("log     {}", one.words())),
+            ),
+        }
+        words.push(format!("into    a new domain below {}", text::path(root)));
         Self {
             child_domain: child.id().to_string(),
             store_id: child.store.to_string(),
             log_position: child.tree.size(),
-            words: vec![
-                format!(
-                    "rescue  \"{}\", proven to be the domain that you named",
-                    name_of(child)
-                ),
-                format!(
-                    "log     {}, the first {} under a signed checkpoint",
-                    text::count(child.tree.size(), "record"),
-                    child.covered()
-                ),
-                format!("into    a new domain below {}", text::path(root)),
-            ],
+            instances,
+            words,
             ..Self::default()
         }
     }
@@ -551,13 +648,19 @@ impl Outcome {
         into: &Path,
         retired: Option<Retired>,
     ) -> Self {
-        let link: &Lineage = &promoted.lineage;
         let moved = &promoted.moved;
-        let due = matches!(plan.progress, Progress::Due);
-        let captures: Vec<String> = (plan.sessions.iter())
-            .map(|takeover| takeover.here.to_string())
-            .collect();
-        let about = Self::about(plan);
+        let is_due = |plan: &InstancePlan| plan.progress == Progress::Due;
+        let due = plan.instances.iter().any(is_due);
+        let sessions = plan.instances.iter().flat_map(|plan| &plan.sessions);
+        let captures: Vec<String> = sessions.map(|takeover| takeover.here.to_string()).collect();
+        let missing = promoted.links.iter().map(|link| link.lineage.missing).sum();
+        let handed_over = promoted.links.iter().all(|link| link.handed_over);
+        let mut about = Self::about(plan);
+        for one in &mut about.instances {
+            let mut links = promoted.links.iter();
+            let link = links.find(|link| link.lineage.store.to_string() == one.store_id);
+            one.lineage = link.map(|link| link.key.to_string());
+        }
         let mut words = vec![match (due, captures.len()) {
             (false, _) => "It was promoted before; what was left to do is done.".to_owned(),
             (true, 0) => "Promoted. No capture came with it.".to_owned(),
@@ -578,14 +681,18 @@ impl Outcome {
             text::count(about.here_blocks, "block"),
             text::size(about.here_bytes)
         ));
-        words.push(match promoted.handed_over {
+        if promoted.links.len() > 1 {
+            let count = text::count(promoted.links.len() as u64, "place");
+            words.push(format!("from    {count} where it was written"));
+        }
+        words.push(match handed_over {
             true => "signed  by both domains: it was handed over".to_owned(),
             false => "signed  by your domain alone: it was adopted".to_owned(),
         });
-        if link.missing > 0 {
+        if missing > 0 {
             words.push(format!(
                 "MISSING {} that are damaged in the rescue store",
-                text::count(link.missing, "artifact")
+                text::count(missing, "artifact")
             ));
         }
         for (session, lost) in promoted.incomplete.iter().take(SHOWN) {
@@ -599,15 +706,15 @@ impl Outcome {
         Self {
             promoted: true,
             already: !due,
-            level: Some(link.level.to_string()),
-            handed_over: promoted.handed_over,
-            lineage: Some(promoted.link.to_string()),
+            level: (promoted.links.first()).map(|link| link.lineage.level.to_string()),
+            handed_over,
+            lineage: promoted.links.first().map(|link| link.key.to_string()),
             captures,
             copied_blocks: moved.brought.blocks,
             copied_bytes: moved.brought.bytes,
             shared_bytes: moved.shared_bytes,
             repacked: moved.repacked,
-            missing: link.missing,
+            missing,
             incomplete: (promoted.incomplete.iter())
                 .map(|(session, lost)| (here(plan, session), *lost))
                 .collect(),
@@ -653,7 +760,7 @@ fn place_of(into: &Path) -> String {
 
 /// A capture's id in the target.
 fn here(plan: &Plan, session: &SessionId) -> String {
-    let mut sessions = plan.sessions.iter();
+    let mut sessions = plan.instances.iter().flat_map(|plan| &plan.sessions);
     let found = sessions.find(|takeover| takeover.session == *session);
     found.map_or(*session, |takeover| takeover.here).to_string()
 }

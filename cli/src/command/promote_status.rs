@@ -1,5 +1,6 @@
 //! `asl-promote status`: what was promoted, when, from which domain, up to where.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,11 +149,25 @@ pub fn run(face: &Face, args: &PromoteStatus) -> Result {
     }
     let mut lineage = Vec::new();
     for (path, store) in &stores {
-        let domain = Domain::read(store)
-            .and_then(|found| found.ok_or_else(|| MintError::NoDomain.into()))
-            .map_err(|error| failed("read the store's domain", path, &error))?;
-        let links = status(&domain).into_iter();
-        lineage.extend(links.map(|(state, link)| Link::new(&domain, state, link)));
+        let read = |of: &StoreHandle| {
+            let domain = Domain::read(of);
+            domain.map_err(|error| failed("read the store's domain", path, &error))
+        };
+        let (mut has_domain, mut told) = (false, HashSet::new());
+        // What one log says another one may say again.
+        for instance in store.members() {
+            let Some(domain) = read(&instance)? else {
+                continue;
+            };
+            has_domain = true;
+            let links = status(&domain).into_iter();
+            let new = links.filter(|(state, _)| told.insert(state.key));
+            lineage.extend(new.map(|(state, link)| Link::new(&domain, state, link)));
+        }
+        if !has_domain {
+            let error = MintError::NoDomain.into();
+            return Err(failed("read the store's domain", path, &error));
+        }
     }
     // A child's own word that it was given up belongs to its own store.
     lineage.sort_by_key(|link| (link.operation == Op::Retire.to_string(), link.time.clone()));

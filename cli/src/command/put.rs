@@ -46,6 +46,7 @@ pub fn run(face: &Face, args: &Put) -> Result {
     let (path, mut writer) = face.writer(WriteOptions::default())?;
     let action = format!("store {}", text::path(&args.file));
     writable::require(&action, path, writer.handle())?;
+    writable::warn_if_retired(face, path, writer.handle());
     let put = put_reader(&mut writer, &mut input, hint, len, Compression::Auto);
     let stored = match (put, input.failure) {
         (Ok(stored), _) => stored,

@@ -160,7 +160,10 @@ impl Wizard<'_> {
             "A domain vouches for what the store {} holds: its keys sign it, so that later it can \
              be told from anything else. Until the plan is agreed to, nothing is written; Ctrl-C \
              or Esc leaves at any question.",
-            text::path(self.path)
+            match &self.args.place {
+                Some(place) => format!("that gets its place below {}", text::path(place)),
+                None => text::path(self.path),
+            }
         ));
         if types {
             steps.next(prompt, "the keyboard");
@@ -171,7 +174,8 @@ impl Wizard<'_> {
             None => {
                 steps.next(prompt, "a name");
                 prompt.say("What do you call the domain? Others will see it.");
-                prompt.input_that("name", NAME, check_name)?
+                let proposed = self.args.proposed_name.as_deref().unwrap_or(NAME);
+                prompt.input_that("name", proposed, check_name)?
             }
         };
         if asks_kind {
@@ -430,7 +434,11 @@ impl Wizard<'_> {
              new file in\n            meta/keys/priv/, the fourth is the recovery phrase\n  \
              log       the domain's manifest, and a signature of the log so far\n  cache     \
              meta/dam, meta/policy, meta/keys/pub, meta/host\n  recovery  {recovery}",
-            text::path(self.path),
+            match &self.args.place {
+                // The whole name is on the next line.
+                Some(place) => text::path(&place.join(format!("{:.12}...", domain.to_string()))),
+                None => text::path(self.path),
+            },
             text::visible(name),
         )
     }

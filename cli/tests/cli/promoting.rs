@@ -154,6 +154,37 @@ fn a_person_promotes_by_answering() {
     assert!(room.tree("home") == home);
 }
 
+/// A domain of one's own that is founded on the way: the plan says where it will be, and calls it after who founds it.
+#[test]
+fn a_domain_that_is_founded_on_the_way_is_shown_in_its_place() {
+    let room = Room::new(1 << 20);
+    for (user, proposed) in [("anna", "anna"), ("root", "personal")] {
+        let words = [
+            "usb",
+            "--into",
+            user,
+            "--as-new",
+            "--ephemeral",
+            "--expect",
+            &room.id,
+            "--passphrase-file",
+            "mine.pass",
+            "--no-recovery",
+        ];
+        let mut command = room.command("asl-promote", &words);
+        command.env_remove("SUDO_USER").env("USER", user);
+        let mut wizard = Wizard::start(&command, "vt220");
+        wizard.see(&format!("gets its place below {user}/domains"));
+        wizard.answer(&format!("name [{proposed}]"), "\r");
+        wizard.see(&format!("store     {user}/domains/asl1"));
+        wizard.answer("Write this? [Y/n]", "\r");
+        wizard.answer("Promote it? [Y/n]", "n\r");
+        wizard.ends(1);
+        let text = wizard.terminal.text();
+        assert!(!text.contains(".minting"), "{text}");
+    }
+}
+
 #[test]
 fn three_wrong_passphrases_end_it() {
     let room = Room::new(1 << 20);

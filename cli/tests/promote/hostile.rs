@@ -162,6 +162,35 @@ fn what_is_damaged_or_put_in_its_place_is_refused() {
             fs::rename(store.join("log"), store.join("aside")).unwrap();
             symlink("aside", store.join("log")).unwrap();
         }),
+        ("the instances elsewhere, by a link", |store| {
+            fs::create_dir(store.join("aside")).unwrap();
+            symlink("aside", store.join("instances")).unwrap();
+        }),
+        ("the log of an instance that is a FIFO", |store| {
+            let instance = store.join("instances").join("ab".repeat(16));
+            fs::create_dir_all(instance.join("log")).unwrap();
+            copy(&store.join("blocks"), &instance.join("blocks"));
+            fifo(&instance.join("log/log-0000000000000000.asl"));
+        }),
+        ("itself under another name among the instances", |store| {
+            let instance = store.join("instances").join("ab".repeat(16));
+            fs::create_dir_all(&instance).unwrap();
+            for name in ["log", "blocks", "index"] {
+                copy(&store.join(name), &instance.join(name));
+            }
+        }),
+        ("itself among the instances", |store| {
+            let log = fs::read(log_file(store)).unwrap();
+            let id: String = log[16..32]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let instance = store.join("instances").join(id);
+            fs::create_dir_all(&instance).unwrap();
+            for name in ["log", "blocks", "index"] {
+                copy(&store.join(name), &instance.join(name));
+            }
+        }),
         ("a record of the log flipped", |store| {
             flip(&log_file(store), 200)
         }),
@@ -194,6 +223,27 @@ fn what_is_damaged_or_put_in_its_place_is_refused() {
     fs::remove_dir_all(&rescue.store).unwrap();
     copy(&whole, &rescue.store);
     succeeds(&mut rescue.promote(&[]));
+}
+
+fn fifo(at: &Path) {
+    assert!(Command::new("mkfifo").arg(at).status().unwrap().success());
+}
+
+/// What is neither a file nor a directory is not there for a store: it is not followed, waited for or taken over.
+#[test]
+fn links_and_fifos_among_the_instances_are_passed_over() {
+    let rescue = with_target(None);
+    let instances = rescue.store.join("instances");
+    fs::create_dir(&instances).unwrap();
+    symlink("..", instances.join("ab".repeat(16))).unwrap();
+    fifo(&instances.join("cd".repeat(16)));
+    let (code, promoted) = json(&mut rescue.promote(&[]));
+    assert_eq!(code, 0, "{promoted}");
+    assert_eq!(
+        promoted["instances"].as_array().unwrap().len(),
+        1,
+        "{promoted}"
+    );
 }
 
 fn copy(from: &Path, to: &Path) {

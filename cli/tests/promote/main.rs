@@ -3,6 +3,7 @@
 
 mod hostile;
 mod killed;
+mod places;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -75,6 +76,11 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (blake3::Hash, SystemTime)> {
 fn rescue(len: usize) -> Rescue {
     let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = room.path().join("usb");
+    rescue_at(room, store, len)
+}
+
+/// The same at a place of its own.
+fn rescue_at(room: tempfile::TempDir, store: PathBuf, len: usize) -> Rescue {
     std::fs::write(room.path().join("pass"), PASSPHRASE).unwrap();
     let mut image = vec![0; len];
     let mut noise = blake3::Hasher::new().finalize_xof();
