@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import unittest
@@ -97,7 +98,7 @@ class OnAnIso(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         need("xorriso", "mksquashfs", "unsquashfs", "mformat")
-        for program in ("asl", "asl-capture"):
+        for program in ("asl", "asl-capture", "asl-promote"):
             if not (PROGRAMS / program).is_file():
                 raise unittest.SkipTest(f"there is no {PROGRAMS / program}; scripts/build-static makes it")
         cls.isolinux = Path("/usr/lib/ISOLINUX")
@@ -158,8 +159,9 @@ class OnAnIso(unittest.TestCase):
             if mode.startswith("d"):
                 self.assertEqual(mode, "drwxr-xr-x", path)
         for path in (
-            "/usr/local/bin/asl", "/usr/local/bin/asl-capture", "/usr/share/man/man1/asl.1", "/etc/asl/greeting.conf",
-            "/usr/share/bash-completion/completions/asl", "/var/lib/asl", "/mnt/asl/local", "/mnt/asl/remote",
+            "/usr/local/bin/asl", "/usr/local/bin/asl-capture", "/usr/local/bin/asl-promote", "/usr/share/man/man1/asl.1",
+            "/usr/share/man/man1/asl-promote.1", "/usr/share/bash-completion/completions/asl", "/etc/asl/greeting.conf",
+            "/var/lib/asl", "/mnt/asl/local", "/mnt/asl/remote",
         ):  # fmt: skip
             self.assertIn(path, files)
         self.assertEqual([path for path in files if path.startswith("/.")], [])
@@ -213,7 +215,7 @@ class OnAnIso(unittest.TestCase):
 
 
 class WriteUsb(unittest.TestCase):
-    """scripts/write-usb with a made-up machine. What gets past every refusal then fails at the device, which is a file."""
+    """scripts/write-usb with a made-up machine: what /sys and /proc would say is in files."""
 
     def setUp(self):
         self.work = Path(tempfile.mkdtemp())
@@ -235,11 +237,50 @@ class WriteUsb(unittest.TestCase):
     def refuses(self, words, *more, disk=None):
         target = self.work / (disk or "sdq")
         target.write_bytes(b"untouched")
-        environment = {**os.environ, "ASL_WRITE_USB_SYS": str(self.work / "sys"), "ASL_WRITE_USB_PROC": str(self.work / "proc")}
-        done = run(SCRIPTS / "write-usb", self.image, target, *more, check=False, env=environment)
+        done = self.write(target, *more)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn(words, done.stderr)
         self.assertEqual(target.read_bytes(), b"untouched")
+
+    def write(self, target, *more):
+        environment = {**os.environ, "ASL_WRITE_USB_SYS": str(self.work / "sys"), "ASL_WRITE_USB_PROC": str(self.work / "proc")}
+        return run(SCRIPTS / "write-usb", self.image, target, *more, check=False, env=environment)
+
+    def test_a_stick_is_written_and_read_back(self):
+        """Covers K2. The stick is a loop device, under a name that a stick would have."""
+        if os.geteuid() != 0:
+            self.skipTest("needs root for a loop device")
+        need("losetup", "xorriso")
+        self.image.unlink()
+        (self.work / "tree").mkdir()
+        # A length that is no multiple of what is written at once.
+        (self.work / "tree/file").write_bytes(os.urandom(5_000_000))
+        run("xorriso", "-as", "mkisofs", "-volid", "RESCUETEST", "-output", self.image, self.work / "tree")
+        written = self.image.stat().st_size
+        behind = os.urandom(3 << 20)
+        stick = self.work / "stick.img"
+        size = (written // 4096 + 1) * 4096 + len(behind)
+        stick.write_bytes(bytes(size - len(behind)) + behind)
+        loop = run("losetup", "--find", "--show", stick).stdout.strip()
+        self.addCleanup(run, "losetup", "--detach", loop)
+        node = self.work / "sdq"
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(loop).st_rdev)
+        self.put(self.block / "size", str(size // 512))
+        done = self.write(node)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("Stick, serial S123", done.stdout)
+        self.assertIn("done: start a machine from it", done.stdout)
+        run("sync")
+        found = stick.read_bytes()
+        self.assertEqual(found[:written], self.image.read_bytes())
+        self.assertEqual(found[-len(behind) :], behind)
+        # Somebody mounted it meanwhile, which /proc has not told: the kernel refuses.
+        holder = os.open(node, os.O_RDWR | os.O_EXCL)
+        self.addCleanup(os.close, holder)
+        before = stick.read_bytes()
+        self.assertNotEqual(self.write(node).returncode, 0)
+        run("sync")
+        self.assertEqual(stick.read_bytes(), before)
 
     def test_a_disk_that_is_not_removable_needs_its_serial_number(self):
         self.put(self.block / "removable", "0")
