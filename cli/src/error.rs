@@ -439,7 +439,7 @@ mod tests {
                     unnamed_bytes: 1,
                 },
                 10,
-                "asl store init",
+                "--accept-lost-records --store /mnt/usb",
             ),
             (
                 StoreError::UnknownFlags {
