@@ -141,6 +141,11 @@ fn fate(source: &Instance, target: &StoreHandle, id: BlockId, digest: &Digest) -
         let what = "another block than the log names";
         return Err(asl_store::Error::damaged(&path, 0, what).into());
     }
+    // It was given its place, and the power went before its record: with a record it belongs to something.
+    let placed = target.vfs().metadata(&block::sealed_path(digest));
+    if placed.is_ok() {
+        return Ok(Action::Bring);
+    }
     let (mut all, mut have) = (0u64, 0u64);
     for entry in sealed
         .entries
