@@ -195,7 +195,14 @@ class Helped(unittest.TestCase):
         # In user space the kernel still knows the files as they were, unless they were not mounted meanwhile.
         received = f"{pools['there']}/rescue"
         run("zfs", "unmount", "-f", received)
-        run("bash", "-o", "pipefail", "-c", f"zfs send -i @sealed {dataset}@later | zfs receive -F {received}")
+        # FUSE lets go of a mount a moment after it was told to; until then receiving fails.
+        later = f"zfs send -i @sealed {dataset}@later | zfs receive -F {received}"
+        until = time.monotonic() + 20
+        while subprocess.run(["bash", "-o", "pipefail", "-c", later], capture_output=True, env={**os.environ, "PATH": PATH}).returncode != 0:
+            if time.monotonic() > until:
+                run("bash", "-o", "pipefail", "-c", later)
+                break
+            time.sleep(0.5)
         if not (copy / "log").is_dir():
             run("zfs", "mount", received)
         self.asl("store", "verify", "--store", copy)
