@@ -13,8 +13,9 @@
 //! 1. `log/current` remembers more records than there will be at first, if it does not already
 //! 2. a log file that goes on at the last record that can be read; where none can, one with the store's creation
 //! 3. the files that lie behind that place move away, the last one first
-//! 4. the epoch's record, what is told from the notes of blocks that are still logged, then every block that is found
-//! 5. `log/current`
+//! 4. one append: what is told from the notes of the last block that is still logged, and behind it the epoch's record
+//! 5. every block that is found, in the order of their ids, each with what its notes tell; then blocks of other stores
+//! 6. `log/current`
 //!
 //! Crash: before 3 is done the log is damaged as it was; from then on it lacks records. The same repair begins anew and finds the
 //! file of step 2, or the record of step 4, where it left them.
@@ -142,7 +143,7 @@ pub(crate) fn cut(
 
 /// Whether there is anything that a log could be made again from.
 pub(crate) fn has_traces(vfs: &dyn Vfs) -> bool {
-    LogFiles::list(vfs).is_ok() || !block_files(vfs).is_empty()
+    !matches!(LogFiles::list(vfs), Err(Error::NotAStore)) || !block_files(vfs).is_empty()
 }
 
 fn find(vfs: &dyn Vfs) -> Result<Option<Cut>> {

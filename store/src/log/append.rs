@@ -125,15 +125,18 @@ impl LogWriter {
         nonce: [u8; 16],
         now_unix_ns: i64,
     ) -> Result<()> {
-        let mut writer = Self {
+        Self::without_file(store_id, place).rotate(vfs, nonce, now_unix_ns)
+    }
+
+    fn without_file(store_id: StoreId, place: LogPlace) -> Self {
+        Self {
             store_id,
             file: None,
             salt: 0,
             place,
             file_len: FILE_LEN_USUAL,
             undecided: false,
-        };
-        writer.rotate(vfs, nonce, now_unix_ns)
+        }
     }
 
     /// Starts the log of a store; its first record must be `RECORD_CREATED`.
@@ -151,14 +154,7 @@ impl LogWriter {
             position: LogPosition(0),
             chain,
         };
-        let mut writer = Self {
-            store_id,
-            file: None,
-            salt: 0,
-            place,
-            file_len: FILE_LEN_USUAL,
-            undecided: false,
-        };
+        let mut writer = Self::without_file(store_id, place);
         writer.begin_file(
             vfs,
             LogHeader {
