@@ -28,7 +28,9 @@ use asl_store::{SessionId, StoreHandle, WriteOptions};
 use zeroize::Zeroizing;
 
 use super::domain::{done, passphrase};
-use super::promote_plan::{Offer, Outcome as Told, Sides};
+use super::promote_outcome::Outcome as Told;
+use super::promote_plan::Offer;
+use super::promote_refusal::Sides;
 use super::{domain_mint, store_init, wizard};
 use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
 use crate::error::{CliError, Exit, Result};
