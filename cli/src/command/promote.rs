@@ -46,8 +46,10 @@ use crate::{secret, text, writable};
 const MINTING: &str = ".minting";
 /// How often a passphrase may be typed.
 const TRIES: u32 = 3;
-/// The most threads that check blocks.
-const THREADS_MAX: usize = 8;
+/// Blocks in hand for each processor: each of them waits for its medium as long as it computes.
+const BLOCKS_PER_PROCESSOR: usize = 2;
+/// Blocks in hand at most.
+const BLOCKS_MAX: usize = 4;
 
 /// Promotes.
 pub fn run(face: &Face, args: &Promote) -> Result {
@@ -445,8 +447,8 @@ impl Run<'_> {
             child_keys,
             relabel: Some(&relabel),
             threads: available_parallelism()
-                .map_or(2, |n| n.get())
-                .clamp(1, THREADS_MAX),
+                .map_or(BLOCKS_MAX, |n| n.get().saturating_mul(BLOCKS_PER_PROCESSOR))
+                .min(BLOCKS_MAX),
             observer: &observer,
         };
         let promoted = plan.execute(&self.rescue.source, &mut writer, &means);
