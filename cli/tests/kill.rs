@@ -1,11 +1,13 @@
 //! The real program killed at random moments: nothing durable is lost, and the same
 //! command goes on until the image is whole.
 
+#[path = "support/killing.rs"]
+mod killing;
 mod support;
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use killing::killed_after;
 use support::{json, program};
 
 /// Covers B10, K4. Everyday 4 kills, with `ASL_TEST_ALL` 20.
@@ -49,17 +51,8 @@ fn killed_captures_go_on_and_end_whole() {
     for kill in 0..kills {
         let mut byte = [0];
         random.fill(&mut byte);
-        let mut child = capture(&["--quiet"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = Instant::now() + Duration::from_millis(100 + u64::from(byte[0]) * 9);
-        while Instant::now() < end && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = child.kill();
-        child.wait().unwrap();
+        let moment = Duration::from_millis(100 + u64::from(byte[0]) * 9);
+        killed_after(&mut capture(&["--quiet"]), moment);
         // Whoever looks meanwhile sees a sound store.
         let (code, list) = json(program("asl").args(["captures", "--store"]).arg(&store));
         assert_eq!(code, 0, "after kill {kill}: {list}");

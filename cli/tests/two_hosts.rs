@@ -1,12 +1,15 @@
 //! Two machines of one domain, each with a store, a state directory and keys of its own: how the second one gets them, what
 //! it proves with them, and who tries to get in that way.
 
+#[path = "support/domains.rs"]
+mod domains;
 mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use domains::{does, init};
 use serde_json::Value;
 use support::{json, program};
 
@@ -52,10 +55,7 @@ impl Machine {
 
     /// Runs a command that must do.
     fn does(&self, name: &str, arguments: &[&str]) -> Value {
-        let mut command = self.run(name, arguments);
-        let (code, value) = json(&mut command);
-        assert_eq!(code, 0, "{command:?}: {value}");
-        value
+        does(&mut self.run(name, arguments))
     }
 
     /// Runs `asl` with arguments that are refused: the exit code, and what is said with the hint.
@@ -117,6 +117,12 @@ impl Machine {
         self.does("asl", &["store", "sync", from.store().to_str().unwrap()]);
     }
 
+    /// Takes a copy of a store that is expected to be of a domain.
+    fn copy(&self, from: &Self, domain: &str) {
+        let mut command = self.run("asl", &["store", "sync", "--ephemeral"]);
+        does(command.arg(from.store()).args(["--expect", domain]));
+    }
+
     fn keys(&self, domain: &str) -> PathBuf {
         self.store().join(format!("meta/keys/priv/{domain}.age"))
     }
@@ -125,52 +131,25 @@ impl Machine {
 /// A machine with a domain, and one that has a copy of the store, without keys.
 fn two(room: &Path) -> (Machine, Machine, String) {
     let (attic, cellar) = (Machine::new(room, "attic"), Machine::new(room, "cellar"));
-    let store = attic.store();
-    let init = [
-        "store",
-        "init",
-        store.to_str().unwrap(),
-        "--block-size",
-        "4M",
-        "--ephemeral",
-    ];
-    let mut command = program("asl");
-    let (code, value) = json(command.args(init));
-    assert_eq!(code, 0, "{value}");
+    init(&attic.store(), &["--block-size", "4M", "--ephemeral"]);
     let domain = mint(&attic, "home");
     attic.capture("first", true);
-    cellar.does(
-        "asl",
-        &[
-            "store",
-            "sync",
-            attic.store().to_str().unwrap(),
-            "--expect",
-            &domain,
-            "--ephemeral",
-        ],
-    );
+    cellar.copy(&attic, &domain);
     (attic, cellar, domain)
 }
 
+/// What lets a machine in.
+fn add<'a>(file: &'a str, expect: &'a str, pass: &'a str) -> [&'a str; 9] {
+    let [domain, host, add] = ["domain", "host", "add"];
+    let secret = "--passphrase-file";
+    [
+        domain, host, add, file, "--expect", expect, "--yes", secret, pass,
+    ]
+}
+
 fn mint(machine: &Machine, name: &str) -> String {
-    let (pass, paper) = (machine.pass(), machine.file("paper"));
-    let minted = machine.does(
-        "asl",
-        &[
-            "domain",
-            "mint",
-            "--name",
-            name,
-            "--recovery-out",
-            paper.to_str().unwrap(),
-            "--yes",
-            "--ephemeral",
-            "--passphrase-file",
-            &pass,
-        ],
-    );
-    minted["domain_id"].as_str().unwrap().to_owned()
+    let (pass, paper) = (machine.file("pass"), machine.file("paper"));
+    domains::mint(machine.run("asl", &[]), name, &pass, Some(&paper))
 }
 
 fn text(value: &Value) -> &str {
@@ -344,20 +323,7 @@ fn who_tries_to_get_in_is_refused() {
     let pass_a = attic.pass();
     let asked = cellar.request("cellar.host");
     let good = std::fs::read_to_string(room.path().join("cellar.host")).unwrap();
-    let add = |file: &str, expect: &str| {
-        let arguments = [
-            "domain",
-            "host",
-            "add",
-            file,
-            "--expect",
-            expect,
-            "--yes",
-            "--passphrase-file",
-            &pass_a,
-        ];
-        attic.refused(&arguments)
-    };
+    let refused = |file: &str, expect: &str| attic.refused(&add(file, expect, &pass_a));
     let fingerprint = text(&asked["fingerprint"]).to_owned();
     let write = |name: &str, bytes: &[u8]| std::fs::write(room.path().join(name), bytes).unwrap();
     let before = attic.does("asl", &["store", "state"]);
@@ -374,7 +340,7 @@ fn who_tries_to_get_in_is_refused() {
     symlink(room.path().join("cellar.host"), room.path().join("link")).unwrap();
     std::fs::create_dir(room.path().join("directory")).unwrap();
     for name in ["fifo", "link", "directory"] {
-        let (code, said) = add(name, &fingerprint);
+        let (code, said) = refused(name, &fingerprint);
         assert!(
             code == 1 && said.contains("plain file"),
             "{name}: {code} {said}"
@@ -391,7 +357,7 @@ fn who_tries_to_get_in_is_refused() {
         good.replace("host cellar", "host  cellar").as_bytes(),
     );
     for name in ["huge", "long", "empty", "cut", "upper"] {
-        let (code, said) = add(name, &fingerprint);
+        let (code, said) = refused(name, &fingerprint);
         assert!(
             code == 10 && said.contains("asl domain host request"),
             "{name}: {code} {said}"
@@ -403,19 +369,19 @@ fn who_tries_to_get_in_is_refused() {
         "named",
         good.replace("host cellar", "host castle").as_bytes(),
     );
-    let (code, said) = add("named", &fingerprint);
+    let (code, said) = refused("named", &fingerprint);
     assert!(
         code == 11 && said.contains("has the fingerprint"),
         "{code} {said}"
     );
     let theirs = said.split("has the fingerprint ").nth(1).unwrap()[..19].to_owned();
-    let (code, said) = add("named", &theirs);
+    let (code, said) = refused("named", &theirs);
     assert!(code == 11 && said.contains("was changed"), "{code} {said}");
     let more = good.replace("key produce", "key produce+federate");
     write("more", more.as_bytes());
-    let (_, said) = add("more", &fingerprint);
+    let (_, said) = refused("more", &fingerprint);
     let theirs = said.split("has the fingerprint ").nth(1).unwrap()[..19].to_owned();
-    let (code, said) = add("more", &theirs);
+    let (code, said) = refused("more", &theirs);
     assert!(
         code == 13 && said.contains("produce+federate"),
         "{code} {said}"
@@ -423,23 +389,10 @@ fn who_tries_to_get_in_is_refused() {
 
     // For another domain.
     let other = Machine::new(room.path(), "other");
-    let store = other.store();
-    let init = ["store", "init", store.to_str().unwrap(), "--ephemeral"];
-    assert_eq!(json(program("asl").args(init)).0, 0);
+    init(&other.store(), &["--ephemeral"]);
     mint(&other, "another");
     let pass = other.pass();
-    let arguments = [
-        "domain",
-        "host",
-        "add",
-        "cellar.host",
-        "--expect",
-        &fingerprint,
-        "--yes",
-        "--passphrase-file",
-        &pass,
-    ];
-    let (code, said) = other.refused(&arguments);
+    let (code, said) = other.refused(&add("cellar.host", &fingerprint, &pass));
     assert!(code == 11 && said.contains(&domain), "{code} {said}");
 
     assert_eq!(
@@ -463,7 +416,7 @@ fn who_tries_to_get_in_is_refused() {
     };
     let old = std::fs::read(room.path().join("cellar.host")).unwrap();
     name("house");
-    let (code, said) = add("cellar.host", &fingerprint);
+    let (code, said) = refused("cellar.host", &fingerprint);
     assert!(
         code == 12 && said.contains("asl store sync"),
         "{code} {said}"
@@ -474,40 +427,19 @@ fn who_tries_to_get_in_is_refused() {
     assert_eq!(newer["manifest_version"], 1);
     let pass_c = cellar.pass();
     let expect = text(&newer["fingerprint"]).to_owned();
-    let (code, _) = add("cellar.host", &fingerprint);
+    let (code, _) = refused("cellar.host", &fingerprint);
     assert_eq!(code, 11, "not what was looked at before");
     // Not without the root.
-    let arguments = [
-        "domain",
-        "host",
-        "add",
-        "cellar.host",
-        "--expect",
-        &expect,
-        "--yes",
-        "--passphrase-file",
-        &pass_c,
-    ];
-    let (code, said) = cellar.refused(&arguments);
+    let (code, said) = cellar.refused(&add("cellar.host", &expect, &pass_c));
     assert!(
         code == 11 && said.contains("machine with the root"),
         "{code} {said}"
     );
-    let arguments = [
-        "domain",
-        "host",
-        "add",
-        "cellar.host",
-        "--expect",
-        &expect,
-        "--yes",
-        "--passphrase-file",
-        &pass_a,
-    ];
-    assert_eq!(attic.does("asl", &arguments)["version"], 2);
+    let granted = attic.does("asl", &add("cellar.host", &expect, &pass_a));
+    assert_eq!(granted["version"], 2);
     // The same keys under the request of before.
     write("old", &old);
-    let (code, said) = add("old", &fingerprint);
+    let (code, said) = refused("old", &fingerprint);
     assert!(
         code == 11 && said.contains("asl domain host list"),
         "{code} {said}"
@@ -515,17 +447,7 @@ fn who_tries_to_get_in_is_refused() {
 
     // A manifest that this machine does not have: made there, after a sync that it has not had.
     let loft = Machine::new(room.path(), "loft");
-    loft.does(
-        "asl",
-        &[
-            "store",
-            "sync",
-            attic.store().to_str().unwrap(),
-            "--expect",
-            &domain,
-            "--ephemeral",
-        ],
-    );
+    loft.copy(&attic, &domain);
     let unknown = loft.request("loft.host");
     let text_of = std::fs::read_to_string(room.path().join("loft.host")).unwrap();
     let line = text_of
@@ -538,9 +460,9 @@ fn who_tries_to_get_in_is_refused() {
             .replace(line, &format!("manifest 3 {}", "5".repeat(64)))
             .as_bytes(),
     );
-    let (_, said) = add("unknown", text(&unknown["fingerprint"]));
+    let (_, said) = refused("unknown", text(&unknown["fingerprint"]));
     let theirs = said.split("has the fingerprint ").nth(1).unwrap()[..19].to_owned();
-    let (code, said) = add("unknown", &theirs);
+    let (code, said) = refused("unknown", &theirs);
     assert!(
         code == 12 && said.contains("not known here"),
         "{code} {said}"
@@ -579,16 +501,7 @@ fn two_that_grant_at_once_are_told_and_settle_it() {
     let (attic, cellar, domain) = two(room.path());
     let copy_of_attic = |name| {
         let machine = Machine::new(room.path(), name);
-        let from = attic.store();
-        let arguments = [
-            "store",
-            "sync",
-            from.to_str().unwrap(),
-            "--expect",
-            &domain,
-            "--ephemeral",
-        ];
-        machine.does("asl", &arguments);
+        machine.copy(&attic, &domain);
         machine
     };
     let (loft, barn) = (copy_of_attic("loft"), copy_of_attic("barn"));
@@ -596,31 +509,14 @@ fn two_that_grant_at_once_are_told_and_settle_it() {
     std::fs::create_dir_all(loft.store().join("meta/keys/priv")).unwrap();
     std::fs::copy(attic.keys(&domain), loft.keys(&domain)).unwrap();
     let pass = attic.pass();
-    let add = |file: &str, asked: &Value| {
-        let arguments = [
-            "domain",
-            "host",
-            "add",
-            file,
-            "--expect",
-            text(&asked["fingerprint"]),
-            "--yes",
-            "--passphrase-file",
-            &pass,
-        ];
-        arguments.map(str::to_owned)
-    };
-    let of = |arguments: &[String; 9]| -> Vec<String> { arguments.to_vec() };
-    let does = |machine: &Machine, arguments: &[String; 9]| {
-        let words = of(arguments);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        machine.does("asl", &words)
-    };
-    let for_cellar = add("cellar.host", &cellar.request("cellar.host"));
+    let asked = cellar.request("cellar.host");
+    attic.does(
+        "asl",
+        &add("cellar.host", text(&asked["fingerprint"]), &pass),
+    );
     let first = barn.request("barn.host");
-    let for_barn = add("barn.host", &first);
-    does(&attic, &for_cellar);
-    does(&loft, &for_barn);
+    let for_barn = add("barn.host", text(&first["fingerprint"]), &pass);
+    loft.does("asl", &for_barn);
 
     attic.sync(&loft);
     loft.sync(&attic);
@@ -629,10 +525,8 @@ fn two_that_grant_at_once_are_told_and_settle_it() {
         assert_eq!((code, &proven["ok"]), (12, &Value::from(false)), "{proven}");
         let mut others = proven["beside"].as_array().unwrap().iter();
         assert!(others.any(|other| other["history"] == "forked"), "{proven}");
-        let words = of(&for_barn);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         if machine.name == "attic" {
-            let (code, said) = machine.refused(&words);
+            let (code, said) = machine.refused(&for_barn);
             assert!(
                 code == 12 && said.contains("asl domain rotate"),
                 "{code} {said}"
@@ -666,7 +560,7 @@ fn two_that_grant_at_once_are_told_and_settle_it() {
     barn.sync(&attic);
     let again = barn.request("barn.host");
     assert_eq!(again["keys"], first["keys"], "the same keys");
-    does(&attic, &add("barn.host", &again));
+    attic.does("asl", &add("barn.host", text(&again["fingerprint"]), &pass));
     barn.sync(&attic);
     assert_eq!(barn.capture("late", true)["signed_off"]["signed"], true);
 }

@@ -1,22 +1,22 @@
 //! Two machines' worth of one personal domain: each captures, puts and removes in a store of its own; they meet in a directory that
 //! both can reach, by a program that is killed again and again; in the end they are equal and nothing is lost.
 
+#[path = "support/domains.rs"]
+mod domains;
+#[path = "support/killing.rs"]
+mod killing;
 mod support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use domains::{does, init, mint};
+use killing::killed_after;
 use support::{json, program};
 
 const PASSPHRASE: &str = "correct horse battery staple";
-
-fn succeeds(command: &mut Command) -> serde_json::Value {
-    let (code, value) = json(command);
-    assert_eq!(code, 0, "{command:?}: {value}");
-    value
-}
 
 struct Machine {
     store: PathBuf,
@@ -43,24 +43,24 @@ impl Machine {
     fn put(&self, room: &Path, bytes: &[u8]) -> String {
         let file = room.join("file");
         std::fs::write(&file, bytes).unwrap();
-        let put = succeeds(self.run("asl", &["put"]).arg(&file));
+        let put = does(self.run("asl", &["put"]).arg(&file));
         put["key"].as_str().unwrap().to_owned()
     }
 
     fn remove(&self, key: &str) {
-        succeeds(&mut self.run("asl", &["rm", key]));
+        does(&mut self.run("asl", &["rm", key]));
     }
 
     fn capture(&self, room: &Path, image: &[u8]) -> String {
         let disk = room.join(format!("{}.img", blake3::hash(image).to_hex()));
         std::fs::write(&disk, image).unwrap();
-        let captured = succeeds(self.run("asl-capture", &["disk"]).arg(&disk));
+        let captured = does(self.run("asl-capture", &["disk"]).arg(&disk));
         captured["capture"].as_str().unwrap().to_owned()
     }
 
     /// What `asl ls` shows.
     fn keys(&self) -> BTreeSet<String> {
-        let listed = succeeds(&mut self.run("asl", &["ls"]));
+        let listed = does(&mut self.run("asl", &["ls"]));
         let listed = listed["artifacts"].as_array().unwrap().iter();
         listed
             .map(|line| line["key"].as_str().unwrap().to_owned())
@@ -68,7 +68,7 @@ impl Machine {
     }
 
     fn captures(&self) -> BTreeSet<String> {
-        let listed = succeeds(&mut self.run("asl", &["captures"]));
+        let listed = does(&mut self.run("asl", &["captures"]));
         let listed = listed["captures"].as_array().unwrap().iter();
         listed
             .map(|line| line["capture"].as_str().unwrap().to_owned())
@@ -78,7 +78,7 @@ impl Machine {
     fn exports(&self, room: &Path, capture: &str, image: &[u8]) {
         let out = room.join("out.img");
         let _ = std::fs::remove_file(&out);
-        succeeds(self.run("asl", &["export", capture]).arg(&out));
+        does(self.run("asl", &["export", capture]).arg(&out));
         assert!(
             std::fs::read(&out).unwrap() == image,
             "the exported image equals the source"
@@ -109,25 +109,10 @@ fn two_machines_of_one_domain_meet_and_are_equal() {
     std::fs::write(&pass, PASSPHRASE).unwrap();
     let (attic, cellar) = (Machine::new(room, "attic"), Machine::new(room, "cellar"));
 
-    succeeds(
-        program("asl")
-            .args(["store", "init", "--block-size", "4M"])
-            .arg(&attic.store),
-    );
-    let mint = [
-        "domain",
-        "mint",
-        "--name",
-        "home",
-        "--no-recovery",
-        "--yes",
-        "--ephemeral",
-        "--passphrase-file",
-    ];
-    let minted = succeeds(attic.run("asl", &mint).arg(&pass));
-    let domain = minted["domain_id"].as_str().unwrap().to_owned();
+    init(&attic.store, &["--block-size", "4M"]);
+    let domain = mint(attic.run("asl", &[]), "home", &pass, None);
     let shared = attic.put(room, b"both had this before they parted");
-    succeeds(
+    does(
         cellar
             .run("asl", &["store", "sync", "--expect", &domain])
             .arg(&attic.store),
@@ -160,25 +145,15 @@ fn two_machines_of_one_domain_meet_and_are_equal() {
         } else {
             sync(&cellar, &attic)
         };
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = Instant::now() + Duration::from_millis(u64::from(byte[0]));
-        while Instant::now() < end && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = child.kill();
-        child.wait().unwrap();
+        killed_after(&mut command, Duration::from_millis(byte[0].into()));
         for machine in [&attic, &cellar] {
-            let verified = succeeds(&mut machine.run("asl", &["store", "verify"]));
+            let verified = does(&mut machine.run("asl", &["store", "verify"]));
             assert_eq!(verified["ok"], true, "{verified}");
         }
     }
-    succeeds(&mut sync(&attic, &cellar));
-    succeeds(&mut sync(&cellar, &attic));
-    let different = succeeds(attic.run("asl", &["store", "diff"]).arg(&cellar.store));
+    does(&mut sync(&attic, &cellar));
+    does(&mut sync(&cellar, &attic));
+    let different = does(attic.run("asl", &["store", "diff"]).arg(&cellar.store));
     assert_eq!(different["equal"], true, "{different}");
 
     // The attic's put of the contested bytes was not seen by who removed them: it stays. What was seen is gone.
@@ -202,7 +177,7 @@ fn two_machines_of_one_domain_meet_and_are_equal() {
     assert_eq!(attic.keys(), cellar.keys());
 
     // A sync with nothing to bring changes nothing.
-    succeeds(&mut sync(&attic, &cellar));
-    let different = succeeds(cellar.run("asl", &["store", "diff"]).arg(&attic.store));
+    does(&mut sync(&attic, &cellar));
+    let different = does(cellar.run("asl", &["store", "diff"]).arg(&attic.store));
     assert_eq!(different["equal"], true, "{different}");
 }

@@ -161,6 +161,35 @@ fn a_log_is_made_again_from_nothing_but_blocks() {
     assert_eq!(empty.files().len(), 1);
 }
 
+/// Where no block and no log file says whose it was there is nothing to make a log from, and nothing is touched. Who is told to try so
+/// is not told so again.
+#[test]
+fn a_log_without_blocks_or_a_name_is_no_store() {
+    let vfs = fresh();
+    let (path, _) = logs(&vfs).remove(0);
+    let mut raw = vfs.read_file(&path).unwrap();
+    raw[20] ^= 1;
+    vfs.write_file(&path, &raw).unwrap();
+    let told = repaired(&vfs, RepairOptions::default()).unwrap_err();
+    assert!(
+        matches!(told, Error::LogBroken { .. } | Error::LogDamaged { .. }),
+        "{told:?}"
+    );
+    let before = logs(&vfs);
+    let told = repaired(&vfs, accept()).unwrap_err();
+    assert!(matches!(told, Error::NotAStore), "{told:?}");
+    assert_eq!(logs(&vfs), before);
+    assert_eq!(vfs.read_file(&path).unwrap(), raw);
+
+    // With its header whole it is known whose it was.
+    raw[20] ^= 1;
+    raw[140] ^= 1;
+    vfs.write_file(&path, &raw).unwrap();
+    let report = repaired(&vfs, accept()).unwrap();
+    assert!(report.recovery.evidence.is_some());
+    assert_eq!(verified(&vfs).damage, []);
+}
+
 /// A medium that does not give a part of the log back is damage like any other.
 #[test]
 fn a_log_that_cannot_be_read_is_made_again() {

@@ -6,39 +6,18 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Rescue, json, program, rescue, succeeds, tree};
+use super::{Rescue, asl_at, does, init, json, program, rescue, succeeds, tree};
 
 /// A rescue store, and an empty personal domain in `root`.
 fn with_target(foreign: Option<&str>) -> Rescue {
     let rescue = rescue(12 << 20);
     let root = rescue.path("root");
-    succeeds(program("asl").args(["store", "init", "--quiet"]).arg(&root));
-    let asl = |arguments: &[&str]| {
-        let mut command = program("asl");
-        command
-            .env("ASL_STORE", &root)
-            .args(arguments)
-            .arg("--passphrase-file")
-            .arg(rescue.path("pass"));
-        succeeds(&mut command);
-    };
-    asl(&[
-        "domain",
-        "mint",
-        "--name",
-        "home",
-        "--no-recovery",
-        "--yes",
-        "--ephemeral",
-    ]);
+    rescue.home(&root);
     if let Some(value) = foreign {
-        asl(&[
-            "domain",
-            "policy",
-            "--yes",
-            "--set",
-            &format!("foreign={value}"),
-        ]);
+        let mut policy = asl_at(&root);
+        policy.args(["domain", "policy", "--yes", "--set"]);
+        policy.arg(format!("foreign={value}"));
+        does(policy.arg("--passphrase-file").arg(rescue.path("pass")));
     }
     rescue
 }
@@ -262,27 +241,11 @@ fn copy(from: &Path, to: &Path) {
 fn who_it_is_not_is_refused() {
     let rescue = with_target(None);
     // Another domain than expected: that of the target, which is a well-formed id.
-    let shown = succeeds_json(
-        program("asl")
-            .args(["domain", "show", "--store"])
-            .arg(rescue.path("root")),
-    );
+    let root = rescue.path("root");
+    let shown = does(asl_at(&root).args(["domain", "show"]));
     let other = shown["domain_id"].as_str().unwrap();
-    let mut command = program("asl-promote");
-    command
-        .env("ASL_STATE", rescue.path("state"))
-        .arg(&rescue.store)
-        .arg("--into")
-        .arg(rescue.path("root"))
-        .args([
-            "--expect",
-            other,
-            "--yes",
-            "--no-input",
-            "--passphrase-file",
-        ])
-        .arg(rescue.path("pass"));
-    let error = refuses(&rescue, command, 11);
+    let promotion = rescue.promotion(&rescue.store, &root, other);
+    let error = refuses(&rescue, promotion, 11);
     assert!(
         !error.to_string().contains(&rescue.domain),
         "the id that was not typed is not shown: {error}"
@@ -306,28 +269,9 @@ fn who_it_is_not_is_refused() {
 
     // A store without a domain.
     let bare = rescue.path("bare");
-    succeeds(program("asl").args(["store", "init", "--quiet"]).arg(&bare));
-    let mut command = program("asl-promote");
-    command
-        .env("ASL_STATE", rescue.path("state"))
-        .arg(&bare)
-        .arg("--into")
-        .arg(rescue.path("root"))
-        .args([
-            "--expect",
-            &rescue.domain,
-            "--yes",
-            "--no-input",
-            "--passphrase-file",
-        ])
-        .arg(rescue.path("pass"));
-    refuses(&rescue, command, 11);
-}
-
-fn succeeds_json(command: &mut Command) -> serde_json::Value {
-    let (code, value) = json(command);
-    assert_eq!(code, 0, "{value}");
-    value
+    init(&bare, &[]);
+    let promotion = rescue.promotion(&bare, &root, &rescue.domain);
+    refuses(&rescue, promotion, 11);
 }
 
 /// Covers C5.
@@ -339,17 +283,13 @@ fn the_targets_policy_decides_what_is_let_in() {
 
     let rescue = with_target(Some("bytes"));
     refuses(&rescue, rescue.promote(&[]), 13);
-    let taken = succeeds_json(&mut rescue.promote(&["--level", "bytes"]));
+    let taken = does(&mut rescue.promote(&["--level", "bytes"]));
     let root = rescue.path("root");
     // The bytes are there and found by their key; no capture is claimed.
-    let listed = succeeds_json(program("asl").arg("captures").arg("--store").arg(&root));
+    let listed = does(asl_at(&root).arg("captures"));
     assert_eq!(listed["captures"], serde_json::json!([]), "{taken}");
-    let ours = succeeds_json(program("asl").args(["ls", "--all", "--store"]).arg(&root));
-    let theirs = succeeds_json(
-        program("asl")
-            .args(["ls", "--all", "--store"])
-            .arg(&rescue.store),
-    );
+    let ours = does(asl_at(&root).args(["ls", "--all"]));
+    let theirs = does(asl_at(&rescue.store).args(["ls", "--all"]));
     let keys = |list: &serde_json::Value| -> std::collections::BTreeSet<String> {
         let list = list["artifacts"].as_array().unwrap().iter();
         list.map(|line| line["key"].as_str().unwrap().to_owned())
@@ -366,21 +306,9 @@ fn a_source_that_was_put_back_or_goes_another_way_is_refused() {
     let put = |store: &Path, words: &str| {
         let file = rescue.path("words");
         fs::write(&file, words).unwrap();
-        succeeds(
-            program("asl")
-                .arg("put")
-                .arg(&file)
-                .arg("--store")
-                .arg(store),
-        );
+        does(asl_at(store).arg("put").arg(&file));
         let attest = ["domain", "attest", "--passphrase-file"];
-        succeeds(
-            program("asl")
-                .args(attest)
-                .arg(rescue.path("pass"))
-                .arg("--store")
-                .arg(store),
-        );
+        does(asl_at(store).args(attest).arg(rescue.path("pass")));
     };
     put(&rescue.store, "one history");
     succeeds(&mut rescue.promote(&[]));

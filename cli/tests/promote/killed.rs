@@ -1,9 +1,31 @@
 //! Killed at random moments, a promotion goes on where it was.
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{ends_whole, json, program, rescue, succeeds, tree};
+use super::killing::killed_after;
+use super::{asl_at, does, ends_whole, json, rescue, tree};
+
+/// Runs what `promote` makes and kills it, each time after so long. Whoever looks meanwhile sees a sound store, and either all of a
+/// capture or nothing.
+pub(super) fn kill(
+    promote: impl Fn() -> Command,
+    target: &Path,
+    moments: impl Iterator<Item = Duration>,
+) {
+    let mut killed = 0;
+    for moment in moments {
+        killed += usize::from(killed_after(&mut promote(), moment));
+        let list = does(asl_at(target).arg("captures"));
+        let listed = list["captures"].as_array().unwrap();
+        assert!(
+            listed.iter().all(|capture| capture["damage"].is_null()),
+            "{list}"
+        );
+    }
+    assert!(killed > 0, "no run was killed");
+}
 
 /// Covers K6, C6. Everyday 4 kills, with `ASL_TEST_ALL` 50.
 #[test]
@@ -42,68 +64,15 @@ fn a_promotion_that_is_killed_goes_on_and_ends_whole() {
 
     // Again from an empty personal domain, killed.
     let target = rescue.path("root").join("personal");
-    succeeds(
-        program("asl")
-            .args(["store", "init", "--quiet"])
-            .arg(&target),
-    );
-    let (code, _) = json(
-        program("asl")
-            .env("ASL_STORE", &target)
-            .args([
-                "domain",
-                "mint",
-                "--name",
-                "home",
-                "--no-recovery",
-                "--yes",
-                "--ephemeral",
-                "--passphrase-file",
-            ])
-            .arg(rescue.path("pass")),
-    );
-    assert_eq!(code, 0);
+    rescue.home(&target);
+    let promote = || rescue.promotion(&rescue.store, &target, &rescue.domain);
     let mut random = blake3::Hasher::new().update(b"kills").finalize_xof();
-    let promote = || {
-        let mut command = rescue.promote(&[]);
-        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let mut again = program("asl-promote");
-        again.env("ASL_STATE", rescue.path("state"));
-        again.args(args.into_iter().map(|arg| {
-            if arg == rescue.path("root").as_os_str() {
-                target.clone().into_os_string()
-            } else {
-                arg
-            }
-        }));
-        command = again;
-        command
-    };
-    let mut killed = 0;
-    for _ in 0..kills {
+    let moments = (0..kills).map(|_| {
         let mut byte = [0];
         random.fill(&mut byte);
-        let mut child = promote()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = Instant::now() + whole.mul_f64(f64::from(byte[0]) / 255.0);
-        while Instant::now() < end && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = child.kill();
-        killed += usize::from(child.wait().unwrap().code().is_none());
-        // Whoever looks meanwhile sees a sound store, and either the whole capture or none.
-        let (code, list) = json(program("asl").arg("captures").arg("--store").arg(&target));
-        assert_eq!(code, 0, "{list}");
-        let listed = list["captures"].as_array().unwrap();
-        assert!(
-            listed.iter().all(|capture| capture["damage"].is_null()),
-            "{list}"
-        );
-    }
-    assert!(killed > 0, "no run was killed");
+        whole.mul_f64(f64::from(byte[0]) / 255.0)
+    });
+    kill(promote, &target, moments);
     let (code, last) = json(&mut promote());
     assert_eq!(code, 0, "{last}");
     ends_whole(&rescue, &target);

@@ -1,8 +1,12 @@
 //! The whole road of a rescue with the real programs: a store is filled, gets a domain, and is promoted on "another machine" (another
 //! root, another state directory).
 
+#[path = "../support/domains.rs"]
+mod domains;
 mod hostile;
 mod killed;
+#[path = "../support/killing.rs"]
+mod killing;
 mod places;
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use domains::{does, init, mint};
 use support::{json, program};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -29,24 +34,35 @@ impl Rescue {
         self.room.path().join(name)
     }
 
+    /// Promotes the store into `root`.
     fn promote(&self, more: &[&str]) -> Command {
-        let mut command = program("asl-promote");
-        command
-            .env("ASL_STATE", self.path("state"))
-            .arg(&self.store)
-            .arg("--into")
-            .arg(self.path("root"))
-            .args([
-                "--expect",
-                &self.domain,
-                "--yes",
-                "--no-input",
-                "--passphrase-file",
-            ])
-            .arg(self.path("pass"))
-            .args(more);
+        let mut command = self.promotion(&self.store, &self.path("root"), &self.domain);
+        command.args(more);
         command
     }
+
+    /// Promotes a store that is expected to be of a domain.
+    fn promotion(&self, from: &Path, into: &Path, domain: &str) -> Command {
+        let mut command = program("asl-promote");
+        command.env("ASL_STATE", self.path("state"));
+        command.arg(from).arg("--into").arg(into);
+        command.args(["--expect", domain, "--yes", "--no-input"]);
+        command.arg("--passphrase-file").arg(self.path("pass"));
+        command
+    }
+
+    /// An empty personal domain at `target`.
+    fn home(&self, target: &Path) {
+        init(target, &[]);
+        mint(asl_at(target), "home", &self.path("pass"), None);
+    }
+}
+
+/// `asl`, to be told what to do with a store.
+fn asl_at(store: &Path) -> Command {
+    let mut command = program("asl");
+    command.env("ASL_STORE", store);
+    command
 }
 
 fn succeeds(command: &mut Command) {
@@ -89,28 +105,12 @@ fn rescue_at(room: tempfile::TempDir, store: PathBuf, len: usize) -> Rescue {
     }
     let disk = room.path().join("disk.img");
     std::fs::write(&disk, &image).unwrap();
-    succeeds(
-        program("asl")
-            .args(["store", "init", "--quiet", "--block-size", "4M"])
-            .arg(&store),
-    );
-    let in_store = |name: &str| {
-        let mut command = program(name);
-        command.env("ASL_STORE", &store);
-        command
-    };
-    let (code, captured) = json(in_store("asl-capture").arg("disk").arg(&disk));
-    assert_eq!(code, 0, "{captured}");
-    let (code, minted) = json(
-        in_store("asl")
-            .args(["domain", "mint", "--name", "usb", "--no-recovery", "--yes"])
-            .args(["--ephemeral", "--passphrase-file"])
-            .arg(room.path().join("pass")),
-    );
-    assert_eq!(code, 0, "{minted}");
+    init(&store, &["--block-size", "4M"]);
+    let mut capture = program("asl-capture");
+    let captured = does(capture.arg("disk").arg(&disk).arg("--store").arg(&store));
     Rescue {
         capture: captured["capture"].as_str().unwrap().to_owned(),
-        domain: minted["domain_id"].as_str().unwrap().to_owned(),
+        domain: mint(asl_at(&store), "usb", &room.path().join("pass"), None),
         store,
         image,
         room,
@@ -118,34 +118,19 @@ fn rescue_at(room: tempfile::TempDir, store: PathBuf, len: usize) -> Rescue {
 }
 
 fn ends_whole(rescue: &Rescue, target: &Path) {
-    let (code, verified) = json(
-        program("asl")
-            .args(["store", "verify", "--store"])
-            .arg(target),
-    );
-    assert_eq!(
-        (code, &verified["ok"]),
-        (0, &serde_json::Value::Bool(true)),
-        "{verified}"
-    );
-    let (code, verified) = json(
-        program("asl")
-            .args(["domain", "verify", "--store"])
-            .arg(target),
-    );
-    assert_eq!(code, 0, "{verified}");
-    let out = rescue.path("out.img");
-    let _ = std::fs::remove_file(&out);
-    let (code, exported) = json(
-        program("asl")
-            .args(["export", &rescue.capture])
-            .arg(&out)
-            .arg("--store")
-            .arg(target),
-    );
-    assert_eq!(code, 0, "{exported}");
+    let verified = does(asl_at(target).args(["store", "verify"]));
+    assert_eq!(verified["ok"], true, "{verified}");
+    does(asl_at(target).args(["domain", "verify"]));
     assert!(
-        std::fs::read(&out).unwrap() == rescue.image,
+        export(rescue.room.path(), target, &rescue.capture) == rescue.image,
         "the exported image equals the source"
     );
+}
+
+/// The image of a capture.
+fn export(room: &Path, target: &Path, capture: &str) -> Vec<u8> {
+    let out = room.join("out.img");
+    let _ = std::fs::remove_file(&out);
+    does(asl_at(target).args(["export", capture]).arg(&out));
+    std::fs::read(out).unwrap()
 }

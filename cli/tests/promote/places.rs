@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Rescue, json, program, rescue_at, succeeds, tree};
+use super::killed::kill;
+use super::{Rescue, asl_at, does, export, init, json, program, rescue_at, succeeds, tree};
 
 /// A mounted filesystem of its own, gone with the test.
 struct Disk {
@@ -66,14 +67,7 @@ struct Places {
 fn put(store: &Path, room: &Path, text: &str) -> String {
     let file = room.join("file");
     std::fs::write(&file, text).unwrap();
-    let (code, put) = json(
-        program("asl")
-            .arg("put")
-            .arg(&file)
-            .arg("--store")
-            .arg(store),
-    );
-    assert_eq!(code, 0, "{put}");
+    let put = does(asl_at(store).arg("put").arg(&file));
     put["key"].as_str().unwrap().to_owned()
 }
 
@@ -121,11 +115,7 @@ fn places(len: usize) -> Option<Places> {
     rescue.store = disks.1.at.join("usb");
     let image = rescue.path("second.img");
     let (second, birth) = capture(&rescue.store, &image, "second", len);
-    succeeds(
-        program("asl")
-            .args(["rm", &removed, "--quiet", "--store"])
-            .arg(&rescue.store),
-    );
+    does(asl_at(&rescue.store).args(["rm", &removed]));
     Some(Places {
         second: (second, image),
         removed,
@@ -136,22 +126,11 @@ fn places(len: usize) -> Option<Places> {
     })
 }
 
-fn export(room: &Path, target: &Path, capture: &str) -> Vec<u8> {
-    let out = room.join("out.img");
-    let _ = std::fs::remove_file(&out);
-    let (code, exported) = json(
-        program("asl")
-            .args(["export", capture])
-            .arg(&out)
-            .arg("--store")
-            .arg(target),
-    );
-    assert_eq!(code, 0, "{exported}");
-    std::fs::read(out).unwrap()
-}
+/// Into a domain that is made for it.
+const AS_NEW: [&str; 5] = ["--as-new", "--name", "home", "--no-recovery", "--ephemeral"];
 
 fn as_new(rescue: &Rescue) -> Command {
-    rescue.promote(&["--as-new", "--name", "home", "--no-recovery", "--ephemeral"])
+    rescue.promote(&AS_NEW)
 }
 
 fn target_of(rescue: &Rescue, promoted: &serde_json::Value) -> PathBuf {
@@ -173,18 +152,11 @@ fn what_two_places_hold_comes_over_and_only_once() {
         "{}",
         places.birth
     );
-    let info = |store: &Path| json(program("asl").args(["store", "info", "--store"]).arg(store)).1;
+    let info = |store: &Path| does(asl_at(store).args(["store", "info"]));
     assert_eq!(info(&rescue.store)["instances"], 2);
     assert_eq!(info(stick)["instances"], 1);
-    let (code, shown) = json(
-        program("asl")
-            .args(["domain", "show", "--store"])
-            .arg(&rescue.store),
-    );
-    assert_eq!(
-        (code, &shown["domain_id"]),
-        (0, &rescue.domain.clone().into())
-    );
+    let shown = does(asl_at(&rescue.store).args(["domain", "show"]));
+    assert_eq!(shown["domain_id"], rescue.domain);
     assert_ne!(info(&rescue.store)["store_id"], info(stick)["store_id"]);
     // No second one is begun the next time.
     let on_disk = put(&rescue.store, room, "put on the disk");
@@ -192,20 +164,13 @@ fn what_two_places_hold_comes_over_and_only_once() {
     // The stick goes on as if nothing had been, and is brought along.
     let on_stick = put(stick, room, "put on the stick");
     let (third, _) = capture(stick, &rescue.path("third.img"), "third", 4 << 20);
-    succeeds(
-        program("asl")
-            .args(["store", "sync", "--quiet"])
-            .arg(stick)
-            .arg("--store")
-            .arg(&rescue.store),
-    );
+    does(asl_at(&rescue.store).args(["store", "sync"]).arg(stick));
     let before = tree(&rescue.store);
 
     let (code, offer) = json(as_new(rescue).arg("--dry-run"));
     assert_eq!(code, 0, "{offer}");
     assert_eq!(offer["instances"].as_array().unwrap().len(), 2, "{offer}");
-    let (code, promoted) = json(&mut as_new(rescue));
-    assert_eq!(code, 0, "{promoted}");
+    let promoted = does(&mut as_new(rescue));
     assert!(
         tree(&rescue.store) == before,
         "the rescue store was only read"
@@ -228,12 +193,7 @@ fn what_two_places_hold_comes_over_and_only_once() {
     assert!(export(room, &target, &third) == third_image);
     assert!(has(&target, &on_disk) && has(&target, &on_stick));
     assert!(!has(&target, &places.removed), "what was removed came back");
-    let (code, verified) = json(
-        program("asl")
-            .args(["domain", "verify", "--store"])
-            .arg(&target),
-    );
-    assert_eq!(code, 0, "{verified}");
+    does(asl_at(&target).args(["domain", "verify"]));
 
     let (files, state) = (tree(&target), tree(&rescue.path("state")));
     let (code, again) = json(&mut as_new(rescue));
@@ -247,20 +207,18 @@ fn what_two_places_hold_comes_over_and_only_once() {
         "a second promotion changed the pins"
     );
     let status = || {
-        let (code, status) = json(
+        let status = does(
             program("asl-promote")
                 .arg("status")
                 .arg(rescue.path("root")),
         );
-        assert_eq!(code, 0, "{status}");
         status["lineage"].as_array().unwrap().clone()
     };
     assert_eq!(status().len(), 2);
 
     // Only the disk goes on.
     let later = put(&rescue.store, room, "put on the disk later");
-    let (code, promoted) = json(&mut as_new(rescue));
-    assert_eq!(code, 0, "{promoted}");
+    let promoted = does(&mut as_new(rescue));
     let done: Vec<bool> = (promoted["instances"].as_array().unwrap().iter())
         .map(|one| one["already"].as_bool().unwrap())
         .collect();
@@ -276,14 +234,9 @@ fn what_two_places_hold_comes_over_and_only_once() {
     let (code, _) = json(&mut as_new(rescue));
     assert_eq!(code, 0);
     assert!(has(&target, &after));
-    let mut older = program("asl-promote");
-    older.env("ASL_STATE", rescue.path("state"));
-    older.args(as_new(rescue).get_args().map(|arg| match arg {
-        arg if arg == rescue.store.as_os_str() => old.clone().into_os_string(),
-        arg => arg.to_owned(),
-    }));
     let files = tree(&target);
-    let (code, refused) = json(&mut older);
+    let mut older = rescue.promotion(&old, &rescue.path("root"), &rescue.domain);
+    let (code, refused) = json(older.args(AS_NEW));
     assert_eq!(code, 12, "{refused}");
     assert!(
         refused["hint"].as_str().unwrap().contains("asl store sync"),
@@ -322,8 +275,7 @@ fn a_store_that_was_given_up_says_so_and_takes_what_comes() {
         (0, &true.into()),
         "that it was given up is no news: {again}"
     );
-    let (code, shown) = json(program("asl-promote").arg("status").arg(&rescue.store));
-    assert_eq!(code, 0, "{shown}");
+    let shown = does(program("asl-promote").arg("status").arg(&rescue.store));
     assert_eq!(shown["lineage"][0]["operation"], "retire", "{shown}");
 
     let file = rescue.path("file");
@@ -346,8 +298,7 @@ fn a_store_that_was_given_up_says_so_and_takes_what_comes() {
     );
     let (late, told) = capture(&rescue.store, &rescue.path("late.img"), "late", 2 << 20);
     assert!(told.contains("was given up for the domain"), "{told}");
-    let (code, promoted) = json(&mut as_new(rescue));
-    assert_eq!(code, 0, "{promoted}");
+    does(&mut as_new(rescue));
     let image = std::fs::read(rescue.path("late.img")).unwrap();
     assert!(export(rescue.room.path(), &target, &late) == image);
 }
@@ -368,49 +319,12 @@ fn a_promotion_of_two_places_that_is_killed_goes_on_and_ends_whole() {
     let target = rescue.path("root/personal");
     std::fs::remove_dir_all(rescue.path("root")).unwrap();
     std::fs::remove_dir_all(rescue.path("state")).unwrap();
-    succeeds(
-        program("asl")
-            .args(["store", "init", "--quiet"])
-            .arg(&target),
-    );
-    succeeds(
-        program("asl")
-            .env("ASL_STORE", &target)
-            .args(["domain", "mint", "--name", "home", "--no-recovery", "--yes"])
-            .args(["--quiet", "--ephemeral", "--passphrase-file"])
-            .arg(rescue.path("pass")),
-    );
-    let promote = || {
-        let mut command = program("asl-promote");
-        command.env("ASL_STATE", rescue.path("state"));
-        command.args(rescue.promote(&[]).get_args().map(|arg| match arg {
-            arg if arg == rescue.path("root").as_os_str() => target.clone().into_os_string(),
-            arg => arg.to_owned(),
-        }));
-        command
-    };
-    let (kills, mut killed) = (if all { 30 } else { 3 }, 0);
-    for nth in 0..kills {
-        let mut child = promote()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = Instant::now() + whole.mul_f64(f64::from(2 * nth + 1) / f64::from(2 * kills));
-        while Instant::now() < end && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = child.kill();
-        killed += usize::from(child.wait().unwrap().code().is_none());
-        let (code, list) = json(program("asl").arg("captures").arg("--store").arg(&target));
-        assert_eq!(code, 0, "{list}");
-        let listed = list["captures"].as_array().unwrap();
-        assert!(
-            listed.iter().all(|capture| capture["damage"].is_null()),
-            "{list}"
-        );
-    }
-    assert!(killed > 0, "no run was killed");
+    rescue.home(&target);
+    let promote = || rescue.promotion(&rescue.store, &target, &rescue.domain);
+    let kills = if all { 30 } else { 3 };
+    let moments =
+        (0..kills).map(|nth| whole.mul_f64(f64::from(2 * nth + 1) / f64::from(2 * kills)));
+    kill(promote, &target, moments);
     let (code, last) = json(&mut promote());
     assert_eq!(code, 0, "{last}");
     super::ends_whole(rescue, &target);
@@ -432,14 +346,10 @@ fn a_copy_within_one_filesystem_is_another_place() {
         return;
     };
     let (first, second) = (disk.at.join("first"), disk.at.join("second"));
-    succeeds(
-        program("asl")
-            .args(["store", "init", "--quiet"])
-            .arg(&first),
-    );
+    init(&first, &[]);
     put(&first, room.path(), "first");
     succeeds(Command::new("cp").arg("-a").arg(&first).arg(&second));
-    let info = |store: &Path| json(program("asl").args(["store", "info", "--store"]).arg(store)).1;
+    let info = |store: &Path| does(asl_at(store).args(["store", "info"]));
     put(&second, room.path(), "second");
     put(&first, room.path(), "first again");
     assert_eq!(info(&second)["instances"], 2);
