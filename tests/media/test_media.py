@@ -176,6 +176,16 @@ class OnAnIso(unittest.TestCase):
         self.assertEqual(digests(self.work / "overlay"), digests(self.work / "again"))
         self.assertEqual((self.work / "overlay/asl.srm").read_bytes(), (self.work / "again/asl.srm").read_bytes())
 
+    def test_the_overlay_replaces_nothing_but_an_overlay(self):
+        """As `--out .` in the repository's root would."""
+        mine = self.work / "mine/iso-overlay"
+        mine.mkdir(parents=True)
+        (mine / "precious").write_text("mine")
+        done = run(SCRIPTS / "build-overlay", "--no-build", "--out", mine.parent, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("was not made by this script", done.stderr)
+        self.assertEqual([path.name for path in mine.iterdir()], ["precious"])
+
     def test_systemrescues_own_customizer_takes_the_recipe(self):
         """Covers K2."""
         if not CUSTOMIZER:
@@ -246,26 +256,39 @@ class WriteUsb(unittest.TestCase):
         environment = {**os.environ, "ASL_WRITE_USB_SYS": str(self.work / "sys"), "ASL_WRITE_USB_PROC": str(self.work / "proc")}
         return run(SCRIPTS / "write-usb", self.image, target, *more, check=False, env=environment)
 
-    def test_a_stick_is_written_and_read_back(self):
-        """Covers K2. The stick is a loop device, under a name that a stick would have."""
+    def stick(self, backing):
+        """A loop device under a name that a stick would have, and what /sys would say of it."""
+        loop = run("losetup", "--find", "--show", backing).stdout.strip()
+        self.addCleanup(run, "losetup", "--detach", loop)
+        node = self.work / "sdq"
+        number = os.stat(loop).st_rdev
+        os.mknod(node, 0o600 | stat.S_IFBLK, number)
+        self.put(self.block / "size", str(backing.stat().st_size // 512))
+        self.put(self.block / "dev", f"{os.major(number)}:{os.minor(number)}")
+        sequence = Path("/sys/class/block") / Path(loop).name / "diskseq"
+        if sequence.exists():
+            self.put(self.block / "diskseq", sequence.read_text().strip())
+        return node
+
+    def make_image(self, size):
+        need("losetup", "xorriso")
         if os.geteuid() != 0:
             self.skipTest("needs root for a loop device")
-        need("losetup", "xorriso")
         self.image.unlink()
         (self.work / "tree").mkdir()
-        # A length that is no multiple of what is written at once.
-        (self.work / "tree/file").write_bytes(os.urandom(5_000_000))
+        (self.work / "tree/file").write_bytes(os.urandom(size))
         run("xorriso", "-as", "mkisofs", "-volid", "RESCUETEST", "-output", self.image, self.work / "tree")
+
+    def test_a_stick_is_written_and_read_back(self):
+        """Covers K2. The stick is a loop device, under a name that a stick would have."""
+        # A length that is no multiple of what is written at once.
+        self.make_image(5_000_000)
         written = self.image.stat().st_size
         behind = os.urandom(3 << 20)
         stick = self.work / "stick.img"
         size = (written // 4096 + 1) * 4096 + len(behind)
         stick.write_bytes(bytes(size - len(behind)) + behind)
-        loop = run("losetup", "--find", "--show", stick).stdout.strip()
-        self.addCleanup(run, "losetup", "--detach", loop)
-        node = self.work / "sdq"
-        os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(loop).st_rdev)
-        self.put(self.block / "size", str(size // 512))
+        node = self.stick(stick)
         done = self.write(node)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("Stick, serial S123", done.stdout)
@@ -281,6 +304,64 @@ class WriteUsb(unittest.TestCase):
         self.assertNotEqual(self.write(node).returncode, 0)
         run("sync")
         self.assertEqual(stick.read_bytes(), before)
+
+    def test_another_disk_under_the_same_name_is_not_written(self):
+        """The stick was pulled after it had been looked at, and something else got its name."""
+        self.make_image(100_000)
+        stick = self.work / "stick.img"
+        stick.write_bytes(b"mine" * (1 << 18))
+        node = self.stick(stick)
+        true = {name: (self.block / name).read_text() for name in ("dev", "diskseq") if (self.block / name).exists()}
+        for name, other in (("dev", "8:0"), ("diskseq", "999999999")):
+            if name not in true:
+                continue
+            self.put(self.block / name, other)
+            done = self.write(node)
+            self.assertNotEqual(done.returncode, 0, name)
+            self.assertIn("another disk now", done.stderr)
+            self.put(self.block / name, true[name])
+        run("sync")
+        self.assertEqual(stick.read_bytes(), b"mine" * (1 << 18))
+
+    def test_a_stick_that_was_written_in_part_does_not_start(self):
+        self.make_image(12_000_000)
+        full = self.work / "full"
+        full.mkdir()
+        run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", full)
+        self.addCleanup(run, "umount", full)
+        stick = full / "stick.img"
+        with stick.open("wb") as file:
+            # The label and the boot record of what was on it before.
+            file.write(b"old" * (1 << 16))
+            file.truncate(16 << 20)
+        done = self.write(self.stick(stick))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("do not start from it", done.stderr)
+        run("sync")
+        with stick.open("rb") as file:
+            self.assertEqual(file.read(64 << 10), bytes(64 << 10))
+
+    def test_the_serial_number_is_found_wherever_it_is(self):
+        (self.block / "device/serial").unlink()
+        self.put(self.block / "removable", "0")
+        self.refuses("--serial SERIAL")
+        # A SCSI disk behind USB that was never asked for its world wide name: the file is there, reading it fails, as it
+        # does for a directory. The hub's number is not the stick's.
+        hub = self.work / "sys/devices/usb1/1-1"
+        device = hub / "1-1.2/host0/0:0:0:0"
+        (device / "wwid").mkdir(parents=True)
+        self.put(device / "model", 'Dad\'s 5" Stick')
+        shutil.rmtree(self.block / "device")
+        (self.block / "device").symlink_to(device)
+        self.put(hub / "serial", "HUB")
+        self.put(hub / "idVendor", "1d6b")
+        self.put(hub / "1-1.2/idVendor", "0951")
+        self.refuses("--serial SERIAL")
+        self.put(hub / "1-1.2/serial", "USB 7")
+        self.refuses("--serial USB 7")
+        self.assertIn('Dad\'s 5" Stick, serial USB 7', self.write(self.work / "sdq").stdout)
+        (device / "vpd_pg80").write_bytes(b"\0\x80\0\x06UNIT9 ")
+        self.refuses("--serial UNIT9")
 
     def test_a_disk_that_is_not_removable_needs_its_serial_number(self):
         self.put(self.block / "removable", "0")
