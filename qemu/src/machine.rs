@@ -49,6 +49,8 @@ pub enum Plug {
     Cd,
     /// As a USB stick with the image written to it.
     Usb,
+    /// Written to a disk that is neither removable nor on USB.
+    Disk,
 }
 
 /// A machine that is going to be started.
@@ -244,6 +246,7 @@ impl Machine {
             "-device",
             match self.plug {
                 Plug::Cd => "ide-cd,drive=medium,id=medium-drive,bus=ide.5,bootindex=0",
+                Plug::Disk => "virtio-blk-pci,drive=medium,id=medium-drive,bootindex=0",
                 Plug::Usb => "usb-storage,drive=medium,id=medium-drive,bus=usb.0,removable=on,bootindex=0",
             },
         ]);

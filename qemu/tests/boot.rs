@@ -176,6 +176,16 @@ fn from_a_stick_with_secure_boot() {
     greets("boot-secure-usb", Firmware::UefiSecureBoot, Plug::Usb);
 }
 
+/// The medium is where it is looked for last, after seconds in which the disk on USB could have been it. That disk is read once all
+/// the same.
+///
+/// Covers K1, K2, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_disk_with_a_bios() {
+    greets("boot-bios-disk", Firmware::Bios, Plug::Disk);
+}
+
 /// The prompt is there within 30 s of the kernel's start, in 512 MiB, translated.
 ///
 /// Covers K2, K7.
@@ -265,7 +275,17 @@ fn network_keyboard_and_the_ways_out_are_there() {
             "vmd",
             "megaraid_sas",
             "mpt3sas",
+            "aacraid",
+            "hpsa",
+            "smartpqi",
+            "mvsas",
+            "3w-9xxx",
+            "arcmsr",
+            "ahci",
+            "nvme",
             "sdhci_pci",
+            "sdhci_acpi",
+            "mmc_block",
             "xfs",
             "btrfs",
             "exfat",
