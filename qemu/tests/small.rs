@@ -49,6 +49,14 @@ fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
             refused.contains("error:") && refused.contains("hint:"),
             "{refused}"
         );
+        // Which place is home is known here, too, although no udev probes: a copy is told from what it was copied from.
+        console
+            .run("cp -a /mnt/asl/local/rescue /mnt/asl/local/copy")?
+            .ok()?;
+        let told = console
+            .run("echo words > /tmp/words; asl put /tmp/words --store /mnt/asl/local/copy")?
+            .ok()?;
+        assert!(told.contains("is a copy"), "{told}");
         console.run("umount /mnt/asl/local")?.ok()?;
 
         console

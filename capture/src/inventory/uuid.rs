@@ -2,8 +2,8 @@
 //! inode numbers last, the directory's, which a copy within the filesystem does not have.
 //!
 //! Nobody asks the disk: udev's database knows the UUID, so do the links that udev keeps in `/dev/disk/by-uuid`, and so does the
-//! kernel since Linux 6.9, on a system without udev too. A filesystem without a device of its own (a network filesystem, tmpfs,
-//! overlay) has none that says where its files are.
+//! kernel on a system without udev too: of any filesystem since Linux 6.9, before that of ext4, btrfs and XFS. A filesystem
+//! without a device of its own (a network filesystem, tmpfs, overlay) has none that says where its files are.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
