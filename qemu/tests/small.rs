@@ -72,7 +72,10 @@ fn a_rescue_does_not_go_onto_the_patient_nor_where_nothing_can_be_written() {
         let refused = console
             .run("asl store init /mnt/asl/local/rescue")?
             .status(1)?;
-        assert!(refused.contains("hint:"), "{refused}");
+        assert!(
+            refused.contains("mount /dev/DISK /mnt/asl/local (asl"),
+            "{refused}"
+        );
         machine.power_off()
     });
 }

@@ -11,6 +11,8 @@ use super::mounts::{describe_mount, path_of};
 /// Directories whose children are mountpoints, and how far down: a desktop
 /// mounts at `/media/USER/LABEL`, people at `/mnt` and `/mnt/NAME`.
 const BASES: [(&str, usize); 3] = [("/mnt", 1), ("/media", 2), ("/run/media", 2)];
+/// Mountpoints of the rescue media, further down.
+const OF_MEDIA: [&str; 2] = ["/mnt/asl/local", "/mnt/asl/remote"];
 
 /// The mountpoint on the way to `path` that nothing is mounted on: one that
 /// `fstab` lists, or a place for mounts by custom. `None` if something is
@@ -45,7 +47,12 @@ pub fn unmounted_mountpoint(system: &SystemPaths, path: &Path) -> Option<PathBuf
             .iter()
             .map(|&(base, depth)| (Path::new(base), depth))
             .find(|(base, _)| path.starts_with(base))?;
+        let own = OF_MEDIA.iter().map(Path::new);
+        let own = own.into_iter().find(|place| path.starts_with(place));
         empty(base).then(|| {
+            if let Some(own) = own {
+                return own.to_owned();
+            }
             let base_depth = base.components().count();
             path.components().take(base_depth + depth).collect()
         })

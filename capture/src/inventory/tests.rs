@@ -566,6 +566,10 @@ fn a_mount_at_or_below_the_place_is_fine() {
     assert_eq!(fake.unmounted("/mnt/usb"), None);
     assert_eq!(fake.unmounted("/mnt/usb/store/deep"), None);
     assert_eq!(fake.unmounted("/mnt/other"), Some("/mnt/other".into()));
+    let local = "/mnt/asl/local";
+    assert_eq!(fake.unmounted("/mnt/asl/local/store"), Some(local.into()));
+    assert_eq!(fake.unmounted(local), Some(local.into()));
+    assert_eq!(fake.unmounted("/mnt/asl/other"), Some("/mnt/asl".into()));
     fake.mounts(&[ROOT, "30 27 8:17 / /mnt rw - ext4 /dev/sdb1 rw"]);
     assert_eq!(fake.unmounted("/mnt"), None);
     assert_eq!(
