@@ -172,6 +172,20 @@ fn from_a_cd_with_uefi() {
 /// Covers K1, K2, K7.
 #[test]
 #[ignore = "boots a machine"]
+fn from_a_stick_with_uefi() {
+    greets("boot-uefi-usb", Firmware::Uefi, Plug::Usb);
+}
+
+/// Covers K1, K2, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn from_a_cd_with_secure_boot() {
+    greets("boot-secure-cd", Firmware::UefiSecureBoot, Plug::Cd);
+}
+
+/// Covers K1, K2, K7.
+#[test]
+#[ignore = "boots a machine"]
 fn from_a_stick_with_secure_boot() {
     greets("boot-secure-usb", Firmware::UefiSecureBoot, Plug::Usb);
 }
