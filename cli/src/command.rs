@@ -30,6 +30,7 @@ mod promote_outcome;
 mod promote_plan;
 mod promote_refusal;
 pub mod promote_status;
+mod promote_target;
 pub mod put;
 pub mod rm;
 pub mod sign_off;

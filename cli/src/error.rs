@@ -300,8 +300,9 @@ fn hint_of_store(error: &StoreError, store: &Path) -> Option<String> {
         ),
         StoreError::NotAStore | StoreError::NotEmpty { .. } if has_blocks(store) => format!(
             "there was a store: its blocks are here, the log that says what is in them is gone. \
-             Delete nothing, and copy the directory log back from wherever there is a copy; see: \
-             asl store verify --store {place}"
+             Delete nothing, and copy the directory log back from wherever there is a copy. If \
+             there is none, make it again from the blocks: asl store repair \
+             --accept-lost-records --store {place}"
         ),
         StoreError::NotAStore => {
             format!("check the path, or make a store there: asl store init {place}")

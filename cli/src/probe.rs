@@ -293,7 +293,11 @@ pub fn survey(system: &SystemPaths, path: &Path, allowed: Allowed) -> Result<Des
 
 /// The store that a directory lies in, other than itself.
 fn store_around(path: &Path) -> Option<PathBuf> {
+    let existing = existing_ancestor(path);
     let absolute = std::path::absolute(path).ok()?;
+    let missing = absolute.strip_prefix(&existing).ok()?;
+    // A link may lead into a store.
+    let absolute = fs::canonicalize(&existing).ok()?.join(missing);
     let mut above = absolute.ancestors().skip(1);
     above
         .find(|dir| dir.join("blocks/sealed").is_dir())

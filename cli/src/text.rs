@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -50,32 +51,42 @@ pub fn path(path: &Path) -> String {
 
 /// A word as a shell takes it, for commands in hints.
 pub fn shell(word: &str) -> String {
+    shell_bytes(word.as_bytes())
+}
+
+/// A path as a shell takes it: also one that is no UTF-8.
+pub fn shell_path(path: &Path) -> String {
+    shell_bytes(path.as_os_str().as_bytes())
+}
+
+fn shell_bytes(word: &[u8]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    if is_printable(word) {
-        return format!("'{}'", word.replace('\'', r"'\''"));
+    if let Ok(word) = str::from_utf8(word) {
+        if !word.is_empty() && word.chars().all(plain) {
+            return word.to_owned();
+        }
+        if is_printable(word) {
+            return format!("'{}'", word.replace('\'', r"'\''"));
+        }
     }
     let mut out = String::from("$'");
-    for c in word.chars() {
-        match c {
-            '\'' | '\\' => out.extend(['\\', c]),
-            c if is_unsafe(c) => {
-                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                    write!(out, "\\x{byte:02x}").expect("a String takes everything");
-                }
-            }
-            c => out.push(c),
+    let escape = |out: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            write!(out, "\\x{byte:02x}").expect("a String takes everything");
         }
+    };
+    for chunk in word.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\'' | '\\' => out.extend(['\\', c]),
+                c if is_unsafe(c) => escape(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c => out.push(c),
+            }
+        }
+        escape(&mut out, chunk.invalid());
     }
     out.push('\'');
     out
-}
-
-/// A path as a shell takes it.
-pub fn shell_path(path: &Path) -> String {
-    shell(&path.to_string_lossy())
 }
 
 /// A number of bytes in binary units: `17 B`, `4.0 KiB`, `931.5 GiB`. Rounded
@@ -157,6 +168,8 @@ pub fn fit(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -198,6 +211,18 @@ mod tests {
                 .output()
                 .unwrap();
             assert_eq!(String::from_utf8(echoed.stdout).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn a_shell_takes_any_path_back() {
+        for name in [&b"/mnt/\xff\xfe x"[..], b"\xc3", b"a\xffb'c\\\n\xf0\x9f"] {
+            let path = Path::new(OsStr::from_bytes(name));
+            let echoed = std::process::Command::new("bash")
+                .args(["-c", &format!("printf %s {}", shell_path(path))])
+                .output()
+                .unwrap();
+            assert_eq!(echoed.stdout, name);
         }
     }
 

@@ -1,5 +1,6 @@
 //! `asl domain show` and `attest`, and what the verbs of `asl domain` share.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -176,6 +177,8 @@ impl From<&Domain> for DomainObject {
             let state: &asl_bootstrap::domain::ReceiptState = state;
             !state.signers.is_empty()
         };
+        // A key is revoked in each log of the domain on its own.
+        let revoked: BTreeSet<String> = dam.revoked.iter().map(|of| of.key.to_string()).collect();
         Self {
             domain_id: domain.id().to_string(),
             grouped: domain.id().grouped(),
@@ -188,7 +191,7 @@ impl From<&Domain> for DomainObject {
             roots: dam.roots.iter().map(|key| key.id().to_string()).collect(),
             principals: principals.collect(),
             witnesses: dam.witness.members.len(),
-            revoked: dam.revoked.iter().map(|of| of.key.to_string()).collect(),
+            revoked: revoked.into_iter().collect(),
             log_position: domain.tree.size(),
             checkpointed_position: domain.covered(),
             signed_receipts: domain.receipts.iter().filter(signed).count(),

@@ -22,22 +22,26 @@ use asl_bootstrap::{
     Domain, DomainId, Error, KeyFile, KeyFileError, LogSeen, Trust, lineage::Level,
     promote::PromoteError,
 };
+use asl_capture::inventory::SystemPaths;
 use asl_capture::session::{self, SessionDoc};
 use asl_store::vfs::real::RealVfs;
-use asl_store::{SessionId, StoreHandle, WriteOptions};
+use asl_store::{Error as StoreError, SessionId, StoreHandle, WriteOptions};
 use zeroize::Zeroizing;
 
 use super::domain::{done, passphrase};
 use super::promote_outcome::Outcome as Told;
 use super::promote_plan::Offer;
 use super::promote_refusal::Sides;
+use super::promote_target::{Target, no_store};
+use super::store_init::MadeDirs;
 use super::{domain_mint, store_init, wizard};
 use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
+use crate::probe::{self, Allowed};
 use crate::progress::Display;
 use crate::prompt::Prompt;
-use crate::root::{DOMAINS, Member, Root};
+use crate::root::DOMAINS;
 use crate::signal::{StopRequest, catch_stop_requests};
 use crate::state::State;
 use crate::{secret, text, writable};
@@ -88,69 +92,6 @@ pub fn run(face: &Face, args: &Promote) -> Result {
             }
             let (path, passphrase) = run.found(&root)?;
             run.promote(&path, Some(passphrase))
-        }
-    }
-}
-
-/// Where the promotion goes.
-enum Target {
-    /// Into the store of a domain that is there.
-    Store(PathBuf),
-    /// Into a domain that is to be founded below this root.
-    New(PathBuf),
-}
-
-impl Target {
-    fn find(into: &Path, args: &Promote) -> Result<Self> {
-        let is_root = into.join(DOMAINS).is_dir();
-        if !is_root {
-            // A store is a root of one, unless it is to become one of several.
-            let is_store = into.join("log").is_dir();
-            return match (is_store, args.as_new) {
-                (true, false) => Ok(Self::Store(into.to_owned())),
-                (false, true) => Ok(Self::New(into.to_owned())),
-                (true, true) => Err(CliError::usage(format!(
-                    "{} is a store; a new domain gets a root of its own",
-                    text::path(into)
-                ))
-                .hint("name a new directory: --into ROOT")),
-                (false, false) => Err(CliError::new(format!(
-                    "{} is neither a root with domains nor a store",
-                    text::path(into)
-                ))
-                .hint("if you have no domain yet, found one there: add --as-new")),
-            };
-        }
-        let root = Root::read(into)?;
-        if let Some(wanted) = args.domain {
-            let mut members = root.members.into_iter();
-            return match members.find(|member| member.domain == wanted) {
-                Some(member) if member.own => Ok(Self::Store(member.path)),
-                Some(member) => Err(CliError::new(
-                    "that domain is only read here: its keys are not in its store",
-                )
-                .exit(Exit::Policy)
-                .hint(format!(
-                    "bring its key file back: {}",
-                    text::shell_path(&member.path.join(key_file_path(&member.domain)))
-                ))),
-                None => Err(CliError::usage("that domain is not below this root")
-                    .hint(format!("see: ls {}", text::shell_path(&into.join(DOMAINS))))),
-            };
-        }
-        let own: Vec<&Member> = root.members.iter().filter(|member| member.own).collect();
-        match (&own[..], args.as_new) {
-            // With --as-new: the same command once more, after it was cut off.
-            ([only], _) => Ok(Self::Store(only.path.clone())),
-            ([], true) => Ok(Self::New(into.to_owned())),
-            ([], false) => Err(root.own().map(drop).err().map_or_else(
-                || CliError::usage("there is no domain"),
-                |error| error.hint("found one there: add --as-new"),
-            )),
-            ([first, ..], _) => Err(CliError::usage(
-                "this root has several domains whose keys are here",
-            )
-            .hint(format!("say which: --domain {}", first.domain))),
         }
     }
 }
@@ -213,9 +154,14 @@ impl RescueStore {
                 .map_err(|error| CliError::of_io("open the rescue store at", path, &error))?,
         );
         let source = Source::open(vfs.clone()).map_err(|error| {
+            if let Error::Store(StoreError::NotAStore) = error
+                && let Some(refused) = no_store(path)
+            {
+                return refused;
+            }
             let sides = Sides {
                 rescue: path,
-                target: Path::new("ROOT"),
+                target: path,
             };
             sides.refused(face, &error)
         })?;
@@ -322,9 +268,18 @@ impl Run<'_> {
         let domains = root.join(DOMAINS);
         let path = domains.join(MINTING);
         let quiet = self.face.at(&path);
-        if !path.join("log").is_dir() {
-            fs::create_dir_all(&domains)
-                .map_err(|error| CliError::of_io("make", &domains, &error))?;
+        let begun = path.join("log").is_dir();
+        if !begun {
+            // Refused before a directory is made: the place may be inside of the rescue store.
+            let allowed = Allowed {
+                ephemeral: self.args.ephemeral,
+                unmounted: false,
+            };
+            probe::survey(&SystemPaths::default(), &path, allowed)?;
+        }
+        let made = MadeDirs::before(&domains);
+        let _alone = self.found_alone(root, &domains)?;
+        if !begun {
             store_init::make(
                 &quiet,
                 &StoreInit {
@@ -336,7 +291,8 @@ impl Run<'_> {
                     ephemeral: self.args.ephemeral,
                     unmounted_ok: false,
                 },
-            )?;
+            )
+            .inspect_err(|_| made.remove())?;
         }
         let vfs = RealVfs::open(&path).map_err(|error| CliError::of_io("open", &path, &error))?;
         let known = StoreHandle::open(Arc::new(vfs))
@@ -368,6 +324,29 @@ impl Run<'_> {
             prompt.writes_begin();
         }
         Ok((named, passphrase))
+    }
+
+    /// Makes `domains`, and keeps others from founding a domain there until the lock is dropped.
+    fn found_alone(&self, root: &Path, domains: &Path) -> Result<fs::File> {
+        let made = RealVfs::create(domains).and_then(|_| fs::File::open(domains));
+        let lock = made.map_err(|error| CliError::of_io("make", domains, &error))?;
+        let again = "repeat the command when that is done: it goes into the domain that is there";
+        // A filesystem that cannot lock directories (NFS) must do without.
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(CliError::new(format!(
+                "somebody else founds a domain below {} just now",
+                text::path(root)
+            ))
+            .hint(again));
+        }
+        match Target::find(root, self.args)? {
+            Target::New(_) => Ok(lock),
+            Target::Store(_) => Err(CliError::new(format!(
+                "somebody else founded a domain below {} meanwhile",
+                text::path(root)
+            ))
+            .hint(again)),
+        }
     }
 
     /// The mint that the flags describe, of a domain whose store goes below `domains`.

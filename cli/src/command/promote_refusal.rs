@@ -16,6 +16,12 @@ use crate::text;
 /// Things wrong with a log that people are shown.
 const FOUND_SHOWN: usize = 5;
 
+/// Whether two paths lead to one directory.
+fn is_one(one: &Path, other: &Path) -> bool {
+    let (one, other) = (one.canonicalize(), other.canonicalize());
+    one.is_ok_and(|one| other.is_ok_and(|other| one == other))
+}
+
 /// The two stores, for what is said of them.
 pub(super) struct Sides<'s> {
     pub(super) rescue: &'s Path,
@@ -74,6 +80,9 @@ impl Sides<'_> {
             )),
             PromoteError::Target { .. } => {
                 of.hint(format!("see: asl domain verify --store {target}"))
+            }
+            PromoteError::SameDomain(_) if is_one(self.rescue, self.target) => {
+                of.hint("that is the rescue store itself; name the other one: --into ROOT")
             }
             PromoteError::SameDomain(_) => of.hint(format!(
                 "two stores of one domain are synced: asl store sync {rescue} --store {target}"

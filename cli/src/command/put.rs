@@ -34,7 +34,7 @@ impl Outcome for Stored {
 
 /// Stores one file.
 pub fn run(face: &Face, args: &Put) -> Result {
-    let (mut input, len) = Input::open(&args.file)?;
+    let (mut input, len) = Input::open(face, &args.file)?;
     let hint = match args.hint {
         Some(PutHint::Small) => Hint::Small,
         Some(PutHint::Large) => Hint::Large,
@@ -74,7 +74,7 @@ struct Input {
 
 impl Input {
     /// Opens a file, or standard input for `-`; its length, where it is known.
-    fn open(path: &Path) -> Result<(Self, Option<u64>)> {
+    fn open(face: &Face, path: &Path) -> Result<(Self, Option<u64>)> {
         let of = |source| Self {
             source,
             failure: None,
@@ -87,9 +87,11 @@ impl Input {
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             let packed = text::shell_path(path);
+            let store = text::shell_path(face.store_path()?);
             return Err(
-                CliError::usage(format!("{} is a directory", text::path(path)))
-                    .hint(format!("pack it: tar c {packed} | asl put -")),
+                CliError::usage(format!("{} is a directory", text::path(path))).hint(format!(
+                    "pack it: tar c {packed} | asl put - --store {store}"
+                )),
             );
         }
         let len = metadata.is_file().then_some(metadata.len());

@@ -129,10 +129,11 @@ fn params(args: &StoreInit) -> Params {
 }
 
 /// Directories that `init` is about to make, to take back if it fails.
-struct MadeDirs(Vec<PathBuf>);
+pub(super) struct MadeDirs(Vec<PathBuf>);
 
 impl MadeDirs {
-    fn before(path: &Path) -> Self {
+    /// What is missing of `path` now.
+    pub(super) fn before(path: &Path) -> Self {
         let path = Path::new(".").join(path);
         let inside = [path.join("tmp/scratch"), path.join("tmp")];
         let above = path.ancestors().map(Path::to_path_buf);
@@ -140,7 +141,8 @@ impl MadeDirs {
         Self(missing.take_while(|dir| !dir.exists()).collect())
     }
 
-    fn remove(&self) {
+    /// Takes back what is empty.
+    pub(super) fn remove(&self) {
         for dir in &self.0 {
             // One that is not empty stays: it holds something that is not ours.
             let _ = std::fs::remove_dir(dir);

@@ -387,12 +387,20 @@ fn check_related(
         _ => common,
     };
     if !related {
-        let (here, there) = (text::path(path), text::path(other.path));
-        return Err(CliError::new(format!(
-            "{there} is neither of the same domain as {here} nor a copy of it"
+        let (ours, theirs) = (text::path(path), text::path(other.path));
+        let refused = CliError::new(format!(
+            "{theirs} is neither of the same domain as {ours} nor a copy of it"
         ))
-        .exit(Exit::Authority)
-        .hint(format!(
+        .exit(Exit::Authority);
+        if here.is_none() && store.with_state(|state| state.blocks.is_empty()) {
+            let expected = there.domain.map_or("none", |_| "DOMAIN_ID");
+            return Err(refused.hint(format!(
+                "a mirror begins where no store is yet: asl store sync {} --store NEW --expect \
+                 {expected}",
+                text::shell_path(other.path)
+            )));
+        }
+        return Err(refused.hint(format!(
             "stores of different domains are not mixed; to see what they share: asl store diff {} \
              --store {}",
             text::shell_path(other.path),

@@ -158,7 +158,9 @@ fn advice(path: &Path, only_caches: bool, opens: bool) -> String {
     if !opens {
         format!(
             "hint: the log says what is in the blocks, and nothing can be read without it. Delete \
-             nothing, and copy the directory log back from wherever there is a copy of {place}"
+             nothing, and copy the directory log back from wherever there is a copy of {place}. \
+             If there is none, make it again from the blocks: asl store repair \
+             --accept-lost-records --store {place}"
         )
     } else if only_caches {
         format!("hint: nothing is lost; to make the caches anew: asl store repair --store {place}")

@@ -196,3 +196,37 @@ fn verify_names_the_captures_and_ranges_that_damage_hits() {
         "a byte that is neither right nor the fill"
     );
 }
+
+/// A store whose log is gone: every command that cannot go on names the one that can, and that one brings everything back.
+#[test]
+fn a_store_without_its_log_says_how_it_gets_one_again() {
+    for whole in [true, false] {
+        let harmed = Harmed::new();
+        if whole {
+            fs::remove_dir_all(harmed.store().join("log")).unwrap();
+        } else {
+            fs::write(harmed.log(), "").unwrap();
+        }
+        for command in [
+            &["captures"][..],
+            &["store", "repair"],
+            &["store", "verify"],
+        ] {
+            let output = harmed.asl(command);
+            assert_eq!(output.status.code(), Some(10), "{}", shown(&output));
+            let told = String::from_utf8(output.stderr).unwrap();
+            let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            let again = format!(
+                "asl store repair --accept-lost-records --store {}",
+                harmed.store().display()
+            );
+            assert!(told.contains(&again), "{command:?}: {told}");
+        }
+        let repaired = harmed.asl(&["store", "repair", "--accept-lost-records"]);
+        assert!(repaired.status.success(), "{}", shown(&repaired));
+        for key in &harmed.keys {
+            let got = harmed.asl(&["get", key]);
+            assert!(got.status.success(), "{}", shown(&got));
+        }
+    }
+}

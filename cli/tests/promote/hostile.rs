@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::{Rescue, asl_at, does, init, json, program, rescue, succeeds, tree};
 
@@ -353,4 +353,106 @@ fn no_file_of_the_target_is_one_of_the_source() {
         assert_eq!(ours.nlink(), 1);
         assert!(!theirs.contains(&ours.ino()));
     }
+}
+
+/// All names below a directory.
+fn names(dir: &Path) -> Vec<PathBuf> {
+    let entries = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter();
+    entries.map(|entry| entry.unwrap().into_path()).collect()
+}
+
+const AS_NEW: [&str; 5] = ["--as-new", "--name", "home", "--no-recovery", "--ephemeral"];
+
+/// A new domain's place is refused before anything is made there: nothing of it is left in the rescue store, and a store into which one
+/// was to be put by mistake is no root afterwards.
+#[test]
+fn a_new_domain_inside_of_a_store_leaves_nothing_there() {
+    let rescue = with_target(None);
+    let link = rescue.path("link");
+    symlink(rescue.store.join("tmp"), &link).unwrap();
+    let before = names(&rescue.store);
+    for into in [
+        "usb/blocks",
+        "usb/tmp/new",
+        "usb/domains/x",
+        "link",
+        "link/x",
+    ] {
+        let mut promotion = rescue.promotion(&rescue.store, &rescue.path(into), &rescue.domain);
+        promotion.args(AS_NEW);
+        let error = refuses(&rescue, promotion, 1);
+        assert!(
+            error.to_string().contains("lies in another store"),
+            "{error}"
+        );
+        assert_eq!(names(&rescue.store), before, "{into}: {error}");
+    }
+    succeeds(&mut rescue.promote(&[]));
+}
+
+/// The paths that somebody mistakes for another one: what is said leads on.
+#[test]
+fn a_wrong_path_is_told_from_a_wrong_store() {
+    let rescue = rescue(1 << 20);
+    let root = rescue.path("root");
+    succeeds(rescue.promote(&[]).args(AS_NEW));
+    let hint = |from: &Path, into: &Path, exit: i32| {
+        let error = refuses(&rescue, rescue.promotion(from, into, &rescue.domain), exit);
+        error["hint"].as_str().unwrap().to_owned()
+    };
+    let domains = root.join("domains");
+    // The mountpoint instead of the store on it, and a root.
+    let found = hint(rescue.room.path(), &root, 1);
+    assert!(
+        found.contains(&format!("ls {}", rescue.room.path().display())),
+        "{found}"
+    );
+    let found = hint(&root, &root, 1);
+    assert!(
+        found.contains(&format!("ls {}", domains.display())),
+        "{found}"
+    );
+    // The same store twice: there is nothing to sync.
+    let found = hint(&rescue.store, &rescue.store, 11);
+    assert!(found.contains("--into ROOT"), "{found}");
+    // One step too far, with and without a new domain.
+    let found = hint(&rescue.store, &domains, 2);
+    assert!(
+        found.ends_with(&format!("--into {}", root.display())),
+        "{found}"
+    );
+    let mut promotion = rescue.promotion(&rescue.store, &domains, &rescue.domain);
+    promotion.args(AS_NEW);
+    refuses(&rescue, promotion, 2);
+}
+
+/// Of two that would found a domain in one place at once, one does; the other one is told so, and finds it the next time.
+#[test]
+fn one_domain_is_founded_by_two_at_once() {
+    let rescue = rescue(1 << 20);
+    let domains = rescue.path("root/domains");
+    fs::create_dir_all(&domains).unwrap();
+    let lock = fs::File::open(&domains).unwrap();
+    lock.lock().unwrap();
+    let mut promotion = rescue.promote(&[]);
+    promotion.args(AS_NEW);
+    let error = refuses(&rescue, promotion, 1);
+    assert!(
+        error.to_string().contains("somebody else founds"),
+        "{error}"
+    );
+    assert_eq!(names(&domains).len(), 1);
+    drop(lock);
+
+    let spawn = || {
+        let mut promotion = rescue.promote(&[]);
+        promotion.args(AS_NEW).arg("--json").arg("--quiet");
+        promotion.stdout(Stdio::piped()).stderr(Stdio::piped());
+        promotion.spawn().unwrap()
+    };
+    let both = [spawn(), spawn()].map(|child| child.wait_with_output().unwrap());
+    assert!(both.iter().any(|one| one.status.success()), "{both:?}");
+    succeeds(rescue.promote(&[]).args(AS_NEW));
+    let founded: Vec<_> = fs::read_dir(&domains).unwrap().collect();
+    assert_eq!(founded.len(), 1, "{founded:?}");
 }
