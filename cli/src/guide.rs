@@ -2,5 +2,6 @@
 //!
 //! The questions are asked by [`crate::command::guide`]; nothing here asks, prints or writes.
 
+pub mod look;
 pub mod patient;
 pub mod place;

@@ -157,6 +157,12 @@ fn note(failed: &mut BTreeMap<String, u64>, record: &str) {
     {
         failed.retain(|name, _| path_of(name).is_none_or(|(_, of, _)| of != controller));
     }
+    // A loop device begins anew with each file. A disk that says that it has nothing, and then something again, is the same disk.
+    if message.starts_with("loop")
+        && let Some((name, _)) = message.split_once(": detected capacity change from 0 to ")
+    {
+        failed.remove(name);
+    }
     // blk_print_req_error in block/blk-mq.c; before Linux 5.16 there is a prefix, and not always an `op`.
     if let Some((what, rest)) = message.split_once(" error, dev ")
         && let Some((name, rest)) = rest.split_once(", sector ")
@@ -277,6 +283,17 @@ mod tests {
             &mut failed,
             "6,2,2000,-;sd 3:0:0:0: [sdb] 9 512-byte logical blocks: (4.6 kB/4.5 KiB)\n",
         );
+        for (name, left) in [("loop7", None), ("sde", Some(&1))] {
+            note(
+                &mut failed,
+                &format!("3,1,1,-;I/O error, dev {name}, sector 8 op 0x0:(READ)\n"),
+            );
+            note(
+                &mut failed,
+                &format!("6,2,2,-;{name}: detected capacity change from 0 to 6291456\n"),
+            );
+            assert_eq!(failed.get(name), left, "{name}");
+        }
         let log = KernelLog {
             failed: Some(failed),
         };

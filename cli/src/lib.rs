@@ -16,6 +16,7 @@ pub mod guide;
 pub mod health;
 pub mod keyboard;
 pub mod machine;
+pub mod mountable;
 pub mod output;
 pub mod probe;
 pub mod progress;

@@ -15,6 +15,7 @@ use rustix::fs::statvfs;
 use serde::Serialize;
 
 use crate::health::{Health, KernelLog, Verdict};
+use crate::mountable::{Mountable, mountable};
 use crate::probe::Survival;
 
 /// Where live systems mount what they were started from.
@@ -70,6 +71,8 @@ pub struct SurveyedDisk {
     pub in_use: bool,
     /// Its mounted filesystems that could take a store.
     pub destinations: Vec<Place>,
+    /// What of it could be mounted to take a store.
+    pub mountable: Vec<Mountable>,
 }
 
 /// A mounted filesystem that could take a store.
@@ -111,6 +114,7 @@ impl SurveyedDisk {
         };
         Self {
             boot_medium,
+            mountable: mountable(&disk, health.verdict),
             system: is_among(&SYSTEM_MOUNTS),
             in_use: disk.in_use(),
             health,

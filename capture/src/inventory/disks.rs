@@ -91,6 +91,8 @@ pub struct Holder {
 /// What is on a device, as blkid found when it appeared, and how it is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Contents {
+    /// Whether anybody looked. If not, that there is no type says nothing.
+    pub probed: bool,
     /// Type of the filesystem or of the container: `ext4`, `crypto_LUKS`,
     /// `LVM2_member`, `linux_raid_member`.
     pub fs_type: Option<String>,
@@ -251,6 +253,7 @@ impl<'a> Lister<'a> {
             .collect();
         above.pop();
         Contents {
+            probed: udev.was_probed(),
             fs_type: udev.get("ID_FS_TYPE"),
             label: udev.text("ID_FS_LABEL"),
             uuid: udev.get("ID_FS_UUID"),

@@ -33,6 +33,13 @@ impl UdevRecord {
         Self { properties }
     }
 
+    /// Whether udev had blkid look at what is on the device. Rules can forbid that, as our medium's do
+    /// (60-persistent-storage.rules knows the property); then nothing here says what is on it.
+    pub fn was_probed(&self) -> bool {
+        let forbidden = self.get("UDEV_DISABLE_PERSISTENT_STORAGE_BLKID_FLAG");
+        !self.properties.is_empty() && forbidden.as_deref() != Some("1")
+    }
+
     /// A property; empty is `None`.
     pub fn get(&self, key: &str) -> Option<String> {
         self.properties.get(key).cloned()
@@ -73,6 +80,16 @@ fn decode(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_looked_at_is_not_taken_for_empty() {
+        assert!(!UdevRecord::default().was_probed());
+        let rest = "E:ID_SERIAL_SHORT=ABC\n";
+        assert!(UdevRecord::parse(rest).was_probed());
+        let flag = "E:UDEV_DISABLE_PERSISTENT_STORAGE_BLKID_FLAG=";
+        assert!(!UdevRecord::parse(&format!("{flag}1\n{rest}")).was_probed());
+        assert!(UdevRecord::parse(&format!("{flag}0\n{rest}")).was_probed());
+    }
 
     #[test]
     fn properties_are_read_and_the_rest_is_skipped() {

@@ -1,5 +1,8 @@
 //! `asl disks`: which disk may be the dying one, which may take the rescue.
 //!
+//! A filesystem that is not mounted is named as a likely destination only where a disk has shown that it is the dying one: else
+//! what is named, and then mounted, might be the patient.
+//!
 //! Only what the kernel and udev know already is asked for. Space is asked of file
 //! systems that are mounted and writable, since one that is will answer from
 //! memory.
@@ -11,6 +14,7 @@ use serde::Serialize;
 
 use crate::error::{Exit, Result};
 use crate::face::Face;
+use crate::health::Verdict;
 use crate::machine::{self, SurveyedDisk};
 use crate::report::Outcome;
 use crate::text;
@@ -33,14 +37,50 @@ fn row(out: &mut dyn Write, name: &str, size: &str, what: &str, rest: &str) -> i
     writeln!(out, "{}", line.trim_end())
 }
 
+impl Disks {
+    /// Whether a disk has shown that it is the dying one.
+    fn is_patient_known(&self) -> bool {
+        let ails = |verdict| matches!(verdict, Verdict::Worn | Verdict::Failing | Verdict::Offline);
+        self.disks
+            .iter()
+            .any(|listed| !listed.boot_medium && ails(listed.health.verdict))
+    }
+
+    /// Whether there are places that are not named because any disk may be the dying one.
+    fn holds_back(&self) -> bool {
+        let mut disks = self.disks.iter();
+        let named = disks.any(|listed| !listed.destinations.is_empty());
+        let mut disks = self.disks.iter().filter(|listed| !listed.boot_medium);
+        !named && !self.is_patient_known() && disks.any(|listed| !listed.mountable.is_empty())
+    }
+}
+
+impl SurveyedDisk {
+    fn show_mountable(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.boot_medium {
+            return Ok(());
+        }
+        for place in &self.mountable {
+            let size = text::size(place.size_bytes);
+            let path = text::visible(&place.path);
+            writeln!(out, "  likely destination, once mounted: {path}, {size}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Outcome for Disks {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.disks.is_empty() {
             return writeln!(out, "no disks");
         }
         row(out, "DEVICE", "SIZE", "WHAT", "NAME AND USE")?;
+        let known = self.is_patient_known();
         for listed in &self.disks {
             listed.show(out)?;
+            if known {
+                listed.show_mountable(out)?;
+            }
         }
         if self.disks.iter().all(|listed| listed.boot_medium) {
             writeln!(
@@ -153,10 +193,16 @@ fn contents(out: &mut dyn Write, of: &Contents, depth: usize) -> io::Result<()> 
 
 /// Lists the disks.
 pub fn run(face: &Face) -> Result {
-    face.report.result(&Disks {
+    let disks = Disks {
         disks: machine::survey(&SystemPaths::default()),
-    })?;
+    };
+    face.report.result(&disks)?;
     if face.report.is_human() {
+        if disks.holds_back() {
+            face.report.note(
+                "which disk is the dying one is not known, so none is named as a destination",
+            );
+        }
         face.report
             .note("health is unknown where nothing is said; to ask: smartctl -H DEVICE");
     }
@@ -168,7 +214,9 @@ mod tests {
     use asl_capture::inventory::{Disk, Mounted};
 
     use super::*;
-    use crate::health::{Health, Verdict};
+    use crate::health::Health;
+    use crate::machine::Place;
+    use crate::mountable::mountable;
 
     fn disk() -> Disk {
         let mounted = |mount_point: &str| Mounted {
@@ -234,6 +282,7 @@ mod tests {
             system: false,
             in_use: disk.in_use(),
             destinations: Vec::new(),
+            mountable: Vec::new(),
             disk,
         };
         let shown = |disks| {
@@ -262,6 +311,67 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
+    }
+
+    #[test]
+    fn a_place_to_mount_is_named_when_the_patient_is_known() {
+        let listed = |name: &str, verdict| {
+            let contents = Contents::default();
+            let path = format!("/dev/{name}");
+            let disk = Disk {
+                name: name.to_owned(),
+                partitions: Vec::new(),
+                contents,
+                path,
+                ..disk()
+            };
+            SurveyedDisk {
+                health: Health {
+                    verdict,
+                    failed_requests: None,
+                },
+                boot_medium: false,
+                system: false,
+                in_use: false,
+                destinations: Vec::new(),
+                mountable: mountable(&disk, verdict),
+                disk,
+            }
+        };
+        let shown = |disks: &Disks| {
+            let mut shown = Vec::new();
+            disks.show(&mut shown).unwrap();
+            String::from_utf8(shown).unwrap()
+        };
+        let place = "  likely destination, once mounted: /dev/sdb, 1.0 TiB\n";
+        let other = listed("sdb", Verdict::Unknown);
+        let with = |patient: SurveyedDisk| Disks {
+            disks: vec![patient, other.clone()],
+        };
+        for verdict in [Verdict::Failing, Verdict::Offline, Verdict::Worn] {
+            let disks = with(listed("sda", verdict));
+            assert!(shown(&disks).contains(place) && !disks.holds_back());
+            assert_eq!(shown(&disks).matches("likely").count(), 1);
+        }
+        // Either may be the patient.
+        for verdict in [Verdict::Unknown, Verdict::Empty] {
+            let disks = with(listed("sda", verdict));
+            assert!(!shown(&disks).contains("likely") && disks.holds_back());
+        }
+        // A worn stick that the system came from is no patient.
+        let medium = SurveyedDisk {
+            boot_medium: true,
+            ..listed("sda", Verdict::Worn)
+        };
+        let disks = with(medium);
+        assert!(!shown(&disks).contains("likely") && disks.holds_back());
+        // What is mounted was mounted by somebody who knows.
+        let mut disks = with(listed("sda", Verdict::Unknown));
+        disks.disks[1].destinations.push(Place {
+            mount_point: "/mnt".to_owned(),
+            available_bytes: 1 << 40,
+        });
+        assert!(!disks.holds_back());
     }
 
     #[test]

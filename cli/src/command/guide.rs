@@ -16,6 +16,7 @@ use super::{capture_disk, domain_mint, store_init, store_verify};
 use crate::args::{Asl, AslCapture, AslCommand, CaptureCommand, DomainCommand, StoreCommand};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
+use crate::guide::look::{Found, look};
 use crate::guide::patient::Patient;
 use crate::guide::place::{self, Candidate, Reach, STORE_NAME};
 use crate::machine::{self, BootMedium, SurveyedDisk};
@@ -139,7 +140,10 @@ fn pick_place(
         for words in &place.notes {
             talk(&format!("Note: {words}"));
         }
-        if let Reach::ToMount { device } = &place.reach {
+        if let Reach::ToMount { device, is_known } = &place.reach {
+            if !is_known && !is_seen_to_fit(device) {
+                continue;
+            }
             talk(&format!(
                 "{} will be mounted on {}.",
                 text::visible(device),
@@ -165,6 +169,24 @@ fn pick_place(
             talk(&format!("The store {} will be used.", text::path(&store)));
         }
         return Ok((place.clone(), store));
+    }
+}
+
+/// Looks at what is on a device that was chosen, and tells.
+fn is_seen_to_fit(device: &str) -> bool {
+    let name = text::visible(device);
+    talk(&format!("Looking at what is on {name} ..."));
+    match look(device) {
+        Found::Filesystem { fs_type, label } => {
+            let label = label.map_or(String::new(), |label| format!(" \"{label}\""));
+            talk(&format!("It is {fs_type}{}.", text::visible(&label)));
+            true
+        }
+        Found::Unfit { why } => {
+            talk(&format!("It cannot be taken: {}.", text::visible(&why)));
+            false
+        }
+        Found::Unknown => true,
     }
 }
 
@@ -244,6 +266,11 @@ impl Plan {
             .iter()
             .filter(|command| **command != self.capture)
         {
+            if self.is_there_already(command) {
+                talk("");
+                talk("There is a store already, which is used.");
+                continue;
+            }
             let exit = perform(command)?;
             if exit != Exit::Complete {
                 return Err(
@@ -253,6 +280,15 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Whether the command would make a store that has come to light since it was planned: on a filesystem that was mounted only
+    /// now, from a rescue that was begun earlier.
+    fn is_there_already(&self, command: &[String]) -> bool {
+        let makes_store = command
+            .get(..3)
+            .is_some_and(|words| words == ["asl", "store", "init"]);
+        makes_store && place::is_store(&self.store)
     }
 
     /// Reads the disk, again and again if it stops and the user wishes so.

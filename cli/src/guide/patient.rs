@@ -223,6 +223,7 @@ mod tests {
             system: false,
             in_use: false,
             destinations: Vec::new(),
+            mountable: Vec::new(),
         }
     }
 

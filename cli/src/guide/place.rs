@@ -7,11 +7,12 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use asl_capture::inventory::{
-    Contents, MountInfo, SystemPaths, backing_disks_of, mounts, source_contains_path,
+    MountInfo, SystemPaths, backing_disks_of, mounts, source_contains_path,
 };
 
 use crate::health::Verdict;
 use crate::machine::{DESTINATION_MIN_BYTES, SurveyedDisk, available_bytes, is_system_mount};
+use crate::mountable::Mountable;
 use crate::probe::Survival;
 use crate::text;
 
@@ -31,10 +32,6 @@ const NETWORK: [&str; 9] = [
     "9p",
     "virtiofs",
 ];
-/// Filesystems that can be mounted and written to.
-const MOUNTABLE: [&str; 9] = [
-    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "ntfs",
-];
 /// How long a filesystem may take to say how much room it has.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Entries of a filesystem's top directory that are looked at for stores.
@@ -49,6 +46,8 @@ pub enum Reach {
     ToMount {
         /// The device.
         device: String,
+        /// Whether it is known to hold a filesystem; else somebody must look first.
+        is_known: bool,
     },
 }
 
@@ -74,7 +73,7 @@ pub struct Candidate {
 impl Candidate {
     /// The command that mounts it, where it has to be mounted.
     pub fn mount_command(&self) -> Option<Vec<String>> {
-        let Reach::ToMount { device } = &self.reach else {
+        let Reach::ToMount { device, .. } = &self.reach else {
             return None;
         };
         let at = self.mount_point.to_string_lossy().into_owned();
@@ -110,16 +109,8 @@ pub fn candidates(
         .iter()
         .filter(|surveyed| surveyed.disk.path != patient.disk.path)
     {
-        let parts = surveyed.disk.partitions.iter();
-        let parts = parts.map(|part| (&part.path, part.size_bytes, &part.contents));
-        let whole = (
-            &surveyed.disk.path,
-            surveyed.disk.size_bytes,
-            &surveyed.disk.contents,
-        );
-        found.extend(std::iter::once(whole).chain(parts).filter_map(
-            |(path, size_bytes, contents)| to_mount(surveyed, path, size_bytes, contents),
-        ));
+        let mountable = surveyed.mountable.iter();
+        found.extend(mountable.map(|mountable| to_mount(surveyed, mountable)));
     }
     for candidate in &mut found {
         if let Some(room) = candidate.room_bytes
@@ -132,7 +123,11 @@ pub fn candidates(
         }
     }
     let rank = |candidate: &Candidate| {
-        let to_mount = candidate.reach != Reach::Mounted;
+        let to_mount = match candidate.reach {
+            Reach::Mounted => 0,
+            Reach::ToMount { is_known: true, .. } => 1,
+            Reach::ToMount { .. } => 2,
+        };
         let room = std::cmp::Reverse(candidate.room_bytes.unwrap_or(0));
         (
             candidate.unfit.is_some(),
@@ -238,31 +233,26 @@ fn mounted(
     })
 }
 
-fn to_mount(
-    surveyed: &SurveyedDisk,
-    path: &str,
-    size_bytes: u64,
-    contents: &Contents,
-) -> Option<Candidate> {
-    let fs_type = contents
-        .fs_type
-        .as_deref()
-        .filter(|kind| MOUNTABLE.contains(kind))?;
-    let free_to_take = !contents.in_use()
-        && contents.holders.is_empty()
-        && !surveyed.disk.read_only
-        && surveyed.health.verdict == Verdict::Unknown
-        && size_bytes >= DESTINATION_MIN_BYTES;
-    if !free_to_take {
-        return None;
-    }
-    let label = contents
-        .label
-        .as_deref()
-        .map_or(String::new(), |label| format!("\"{label}\""));
+fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable) -> Candidate {
+    let Mountable {
+        path,
+        size_bytes,
+        fs_type,
+        label,
+    } = mountable;
+    // Where nobody looked at what is on it, it is known by the name of its disk.
+    let (kind, name) = match fs_type {
+        Some(kind) => {
+            let label = label.as_deref();
+            (kind.as_str(), label.map(|label| format!("\"{label}\"")))
+        }
+        None => ("", surveyed.disk.model.clone()),
+    };
+    let name = name.unwrap_or_default();
     let title = format!(
-        "{path:<28} {:>10} size  {fs_type:<8} {label} (not mounted)",
-        text::size(size_bytes)
+        "{path:<17} {:>10}  {kind:<6} {} (not mounted)",
+        text::size(*size_bytes),
+        text::fit(&text::visible(&name), 16)
     );
     let mut notes = Vec::new();
     if surveyed.boot_medium {
@@ -270,17 +260,18 @@ fn to_mount(
             "This is the stick that the system was started from. Another disk is safer.".to_owned(),
         );
     }
-    Some(Candidate {
+    Candidate {
         mount_point: Path::new(MOUNT_DIR).join(path.trim_start_matches("/dev/").replace('/', "-")),
         reach: Reach::ToMount {
-            device: path.to_owned(),
+            device: path.clone(),
+            is_known: fs_type.is_some(),
         },
         title: text::visible(&title).into_owned(),
-        room_bytes: Some(size_bytes),
+        room_bytes: Some(*size_bytes),
         unfit: None,
         notes,
         stores: Vec::new(),
-    })
+    }
 }
 
 /// Free space of a filesystem, unless it takes too long to say.
@@ -293,14 +284,19 @@ fn ask_room(at: PathBuf) -> Option<u64> {
     answers.recv_timeout(PATIENCE).ok().flatten()
 }
 
+/// Whether there is a store in this directory, by its looks.
+pub fn is_store(path: &Path) -> bool {
+    path.join("log").is_dir() && path.join("blocks").is_dir()
+}
+
 /// Stores in the top directory of a filesystem.
 fn stores_in(mount_point: &Path) -> Vec<PathBuf> {
-    let is_store = |path: &PathBuf| path.join("log").is_dir() && path.join("blocks").is_dir();
     let Ok(entries) = std::fs::read_dir(mount_point) else {
         return Vec::new();
     };
     let entries = entries.take(ENTRIES_MAX).filter_map(Result::ok);
-    let mut stores: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_store).collect();
+    let paths = entries.map(|entry| entry.path());
+    let mut stores: Vec<PathBuf> = paths.filter(|path| is_store(path)).collect();
     stores.sort();
     stores
 }
@@ -309,45 +305,49 @@ fn stores_in(mount_point: &Path) -> Vec<PathBuf> {
 mod tests {
     use std::fs;
 
-    use asl_capture::inventory::{Disk, Partition};
+    use asl_capture::inventory::{Contents, Disk, Partition};
 
     use super::*;
     use crate::health::Health;
+    use crate::mountable::mountable;
 
     fn surveyed(name: &str, fs_type: &str) -> SurveyedDisk {
         let path = format!("/dev/{name}");
         let contents = Contents {
+            probed: true,
             fs_type: Some(fs_type.to_owned()),
             label: Some("x\u{1b}y".to_owned()),
             ..Contents::default()
         };
+        let disk = Disk {
+            by_id: Vec::new(),
+            model: None,
+            serial: None,
+            wwn: None,
+            firmware: None,
+            transport: None,
+            backing_file: None,
+            size_bytes: 8 << 30,
+            logical_sector_bytes: 512,
+            physical_sector_bytes: 512,
+            rotational: false,
+            removable: false,
+            read_only: false,
+            contents: Contents::default(),
+            partitions: vec![Partition {
+                name: format!("{name}1"),
+                path: format!("{path}1"),
+                number: 1,
+                start_bytes: 0,
+                size_bytes: 4 << 30,
+                contents,
+            }],
+            name: name.to_owned(),
+            path,
+        };
         SurveyedDisk {
-            disk: Disk {
-                by_id: Vec::new(),
-                model: None,
-                serial: None,
-                wwn: None,
-                firmware: None,
-                transport: None,
-                backing_file: None,
-                size_bytes: 8 << 30,
-                logical_sector_bytes: 512,
-                physical_sector_bytes: 512,
-                rotational: false,
-                removable: false,
-                read_only: false,
-                contents: Contents::default(),
-                partitions: vec![Partition {
-                    name: format!("{name}1"),
-                    path: format!("{path}1"),
-                    number: 1,
-                    start_bytes: 0,
-                    size_bytes: 4 << 30,
-                    contents,
-                }],
-                name: name.to_owned(),
-                path,
-            },
+            mountable: mountable(&disk, Verdict::Unknown),
+            disk,
             health: Health {
                 verdict: Verdict::Unknown,
                 failed_requests: None,
@@ -368,21 +368,31 @@ mod tests {
 
     #[test]
     fn partitions_of_other_disks_can_be_mounted() {
-        let mut offline = surveyed("sdc", "ext4");
-        offline.health.verdict = Verdict::Offline;
-        let mut small = surveyed("sdd", "ext4");
-        small.disk.partitions[0].size_bytes = 1 << 20;
+        let unknown = Contents::default();
+        let mut unprobed = surveyed("sdc", "");
+        unprobed.disk.model = Some("Elements\u{1b}".to_owned());
+        unprobed.disk.partitions[0].contents = unknown;
+        unprobed.mountable = mountable(&unprobed.disk, Verdict::Unknown);
         let disks = [
             surveyed("sda", "ext4"),
+            unprobed,
             surveyed("sdb", "exfat"),
-            offline,
-            small,
             surveyed("sde", "crypto_LUKS"),
         ];
         let found = offered(&disks, "");
-        let [only] = &found[..] else {
+        let [only, unknown] = &found[..] else {
             panic!("{found:?}")
         };
+        assert!(unknown.title.contains("/dev/sdc1 ") && unknown.title.contains("Elements"));
+        let is_known = |candidate: &Candidate| match candidate.reach {
+            Reach::ToMount { is_known, .. } => is_known,
+            Reach::Mounted => panic!("{candidate:?}"),
+        };
+        assert!(is_known(only) && !is_known(unknown));
+        assert!(
+            found.iter().all(|place| place.title.len() <= 70),
+            "{found:?}"
+        );
         assert_eq!(
             only.mount_command().unwrap(),
             ["mount", "/dev/sdb1", "/mnt/asl/local/sdb1"]

@@ -203,6 +203,57 @@ fn the_disk_that_is_read_takes_nothing() {
     );
 }
 
+/// A disk that is not mounted is offered, looked at when it was chosen, and mounted once the plan is agreed to. What cannot be
+/// mounted is told with what to do.
+#[test]
+fn a_place_that_is_not_mounted_is_looked_at_when_it_is_chosen() {
+    if skipped() {
+        return;
+    }
+    let room = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let disk = |name: &str, bytes: u64| {
+        let image = room.path().join(name);
+        fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        image
+    };
+    let roomy = disk("roomy.img", 3 << 30);
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-L", "Annas"])
+        .arg(&roomy)
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
+    let patient = Loop::over(&disk("patient.img", 8 << 20));
+    let (blank, roomy) = (Loop::over(&disk("blank.img", 3 << 30)), Loop::over(&roomy));
+    let mut guide = Guide::start();
+    guide.pick("Which disk is to be read?", &word(patient.path()));
+    guide.answer("Read /dev/", "y");
+    // Where udev looks at every disk, a blank one is known to be blank, and not offered.
+    if !Path::new("/run/udev/control").exists() {
+        let line = guide.pick("Where shall it go?", &word(blank.path()));
+        assert!(line.contains("(not mounted)"), "{line}");
+        let why = guide.see("mkfs.ext4");
+        assert!(why.contains("It cannot be taken"), "{why}");
+    }
+    guide.pick("Where shall it go?", &word(roomy.path()));
+    let told = guide.answer("The name", "disk");
+    assert!(told.contains("will be mounted on"), "{told}");
+    let plan = guide.answer("Begin?", "n");
+    let at = format!(
+        "/mnt/asl/local/{}",
+        roomy.path().file_name().unwrap().to_str().unwrap()
+    );
+    let flat = words_of(&plan);
+    for command in [
+        format!("$ mkdir -p {at}"),
+        format!("$ mount {} {at}", roomy.path().display()),
+        format!("$ asl store init {at}/asl-rescue"),
+    ] {
+        assert!(flat.contains(&command), "{command} is not in:\n{plan}");
+    }
+    assert_eq!(guide.terminal.end(), Some(1), "{}", guide.all());
+    assert!(!Path::new(&at).exists());
+}
+
 /// Where nobody can be asked, the help is shown, as an error.
 #[test]
 fn without_anybody_to_ask_there_is_help() {
