@@ -235,18 +235,19 @@ fn check(
     store: &StoreHandle,
     threads: usize,
 ) -> Result<Sealed> {
-    let sealed = check_alone(file, path, digest, threads)?;
+    let sealed = check_alone(file, path, digest, threads, &|_| {})?;
     check_lists(file, path, &sealed, store, false)?;
     Ok(sealed)
 }
 
 /// Reads a whole block and checks all of it that can be checked without other blocks: not the keys of lists, for those see
-/// [`check_lists`].
+/// [`check_lists`]. `advance` is told how many bytes of frames were read.
 pub(crate) fn check_alone(
     file: &dyn VfsFile,
     path: &str,
     digest: Digest,
     threads: usize,
+    advance: &(dyn Fn(u64) + Sync),
 ) -> Result<Sealed> {
     let sealed = block::read_sealed(file, path)?;
     if sealed.digest != digest {
@@ -267,17 +268,17 @@ pub(crate) fn check_alone(
     if class != format::CLASS_PACKED && class != format::CLASS_LARGE {
         return Err(Error::damaged(path, 0, "a header with an unknown class"));
     }
-    check_frames(file, path, &salt, &sealed, threads)?;
+    check_frames((file, path), &salt, &sealed, threads, advance)?;
     Ok(sealed)
 }
 
 /// Every frame: header, hash, padding and, of an artifact with bytes of its own, the key.
 fn check_frames(
-    file: &dyn VfsFile,
-    path: &str,
+    (file, path): (&dyn VfsFile, &str),
     salt: &FrameSalt,
     sealed: &Sealed,
     threads: usize,
+    advance: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     // Neighbours are read at once, so a thread takes as many as one read gives.
     let runs: Vec<&[Entry]> = sealed
@@ -292,7 +293,7 @@ fn check_frames(
             let end = run
                 .last()
                 .map(|last| u64::from(last.offset) + last.info.space());
-            let mut reader = Reader::new(file, end.unwrap_or_default(), &|_| {}, &mut buffers);
+            let mut reader = Reader::new(file, end.unwrap_or_default(), advance, &mut buffers);
             let wrong = run.iter().find_map(|entry| {
                 let at = u64::from(entry.offset);
                 if let Some(what) = entry.impossible() {

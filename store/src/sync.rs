@@ -15,7 +15,8 @@
 //! - Of each instance that was brought it is remembered here that it was ([`COPIED_PATH`]), before any of it is visible.
 //! - The instance that is written here is never extended: were there more of it elsewhere, this store was put back to an
 //!   older state.
-//! - A log names only what is here whole, but for what the caller accepted as damaged.
+//! - A log comes to name only what is here whole, but for what the caller accepted as damaged.
+//! - A file of ours that is damaged goes only when a whole one, checked and durable, takes its name; never else.
 //! - It is decided by instance: what is wrong with one keeps none of the others from being taken.
 //!
 //! Order of writes
@@ -23,9 +24,12 @@
 //! 2. segments, state files and other caches, of all instances
 //! 3. logs, one instance after the other
 //!
-//! Crash: files that no log names yet. The next sync finds and keeps those that are whole.
+//! Files that our log names already and that are lost or, with [`SyncOptions::verify`], damaged come again in steps 1 and 2.
+//!
+//! Crash: files that no log names yet, or that were healed. The next sync finds and keeps those that are whole.
 
 mod blocks;
+mod caches;
 mod fork;
 mod log;
 mod survey;
@@ -51,7 +55,7 @@ use crate::writer::Context;
 use blocks::{Brought, Progress, Wanted};
 use survey::{Source, Standing, Target};
 
-pub use blocks::DamagedFile;
+pub use blocks::{DamagedFile, HealedFile};
 pub use fork::{BYTES_MAX as EVIDENCE_BYTES_MAX, EVIDENCE_DIR, HEADS_MAX, evidence_dir};
 
 /// How often an instance is looked at again whose writer retired files while they were read.
@@ -64,6 +68,9 @@ pub struct SyncOptions {
     pub threads: usize,
     /// Only says what would be done.
     pub dry_run: bool,
+    /// Reads to its last byte every file of ours that both logs name: blocks, segments, state files. What is damaged or cannot be read comes
+    /// again. Without this a file that is there, and as long as it must be, is taken for whole.
+    pub verify: bool,
     /// Takes an instance although files that it names are damaged there; they are missing here then.
     pub accept_damaged: bool,
     /// The instances that may be taken; all where this is not given.
@@ -81,15 +88,19 @@ pub struct SyncProgress {
     pub bytes: u64,
     /// Of these, those that were brought.
     pub bytes_done: u64,
+    /// Bytes of our own blocks that are to be read.
+    pub verify_bytes: u64,
+    /// Of these, those that were.
+    pub verified_bytes: u64,
 }
 
 /// Watches a sync, from any thread.
 pub trait SyncObserver: Sync {
-    /// A block was brought.
+    /// A block was brought, or some of ours was read.
     fn progress(&self, progress: &SyncProgress) {
         let _ = progress;
     }
-    /// Whether to stop after the file that is being brought.
+    /// Whether to stop after the file that is being brought or read.
     fn is_stopped(&self) -> bool {
         false
     }
@@ -126,7 +137,7 @@ pub enum Outcome {
     },
     /// It is written here, and there is more of it there: this store was put back to an older state. Nothing was taken.
     RolledBack,
-    /// Files that it names are damaged there. Its log was not taken.
+    /// Files that it names, and our log does not yet, are damaged there. Its log was not taken.
     Damaged,
     /// It cannot be read, or is not to be taken.
     Refused {
@@ -156,9 +167,15 @@ pub struct SyncedInstance {
     pub bytes: u64,
     /// Of these, bytes that the filesystem shares with the other store's files.
     pub shared_bytes: u64,
-    /// Of the blocks, those that our log named already and whose file was lost.
+    /// Of the blocks, those that our log named already and whose file was lost or damaged.
     pub healed: u64,
-    /// Files that are not what their log says.
+    /// What was wrong with these, and with segments and state files of ours that came again; with [`SyncOptions::dry_run`], is and would.
+    pub healed_files: Vec<HealedFile>,
+    /// Blocks of ours that were read to the last byte, or to where they are damaged.
+    pub verified: u64,
+    /// Bytes of these.
+    pub verified_bytes: u64,
+    /// Files that are not what their log says. Those that our log names already keep nothing from being taken.
     pub damaged: Vec<DamagedFile>,
     /// What became of it.
     pub outcome: Outcome,
@@ -230,6 +247,9 @@ impl Work {
             bytes: self.brought.bytes,
             shared_bytes: self.brought.shared_bytes,
             healed: self.brought.healed,
+            healed_files: self.brought.healed_files,
+            verified: self.brought.verified,
+            verified_bytes: self.brought.verified_bytes,
             damaged: self.brought.damaged,
             outcome: self.outcome,
         }
@@ -289,8 +309,7 @@ pub fn sync(
         work.push(look_at(&**into, plan, context, options)?);
     }
     let stopped = if options.dry_run {
-        plan_only(&mut work);
-        false
+        plan_only(&mut work, options, observer)?
     } else {
         take(into, &mut work, options, observer)?
     };
@@ -389,33 +408,38 @@ fn look_at(
             kept => kept?,
         };
     }
-    work.want();
+    work.want(options);
     Ok(work)
 }
 
 impl Work {
-    fn want(&mut self) {
+    fn want(&mut self, options: &SyncOptions) {
         if let Some(source) = self.source.as_ref().filter(|_| self.is_sound()) {
-            (self.wanted, self.brought.with_lists) = blocks::wanted(&self.plan, source);
+            (self.wanted, self.brought.with_lists) =
+                blocks::wanted(&self.plan, source, options.verify, &self.brought.whole);
         }
     }
 }
 
-/// Bytes of blocks, as a log says that may say anything.
-fn bytes_of(wanted: &[Wanted]) -> u64 {
-    let bytes = wanted.iter().map(|wanted| wanted.info.file_len);
-    bytes.fold(0, u64::saturating_add)
-}
-
-/// Counts what would be brought.
-fn plan_only(work: &mut [Work]) {
-    for one in work {
-        one.brought.blocks = one.wanted.len() as u64;
-        one.brought.bytes = bytes_of(&one.wanted);
-        let known = one.plan.before.map_or(0, |head| head.position.0);
-        let healed = one.wanted.iter();
-        one.brought.healed = healed.filter(|wanted| wanted.info.position < known).count() as u64;
+/// Counts what would be brought; whether somebody stopped it.
+fn plan_only(
+    work: &mut [Work],
+    options: &SyncOptions,
+    observer: &dyn SyncObserver,
+) -> Result<bool> {
+    let all = work.iter().flat_map(|one| &one.wanted);
+    let progress = Progress::of(observer, all, true);
+    for one in work.iter_mut().filter(|one| one.is_sound()) {
+        let brought = blocks::bring_blocks(&one.plan, &one.wanted, options, &progress)?;
+        one.brought.join(brought);
+        if let Some(source) = one.source.as_ref().filter(|_| options.verify)
+            && !progress.is_stopped()
+        {
+            let taken = one.outcome.is_taken();
+            caches::bring_caches(&one.plan, source, taken, options, &mut one.brought)?;
+        }
     }
+    Ok(progress.is_stopped())
 }
 
 /// Steps 1 to 3; whether somebody stopped it.
@@ -425,11 +449,9 @@ fn take(
     options: &SyncOptions,
     observer: &dyn SyncObserver,
 ) -> Result<bool> {
-    let count = work.iter().map(|one| one.wanted.len() as u64).sum();
-    let bytes = work.iter().map(|one| bytes_of(&one.wanted));
-    let progress = Progress::of(observer, count, bytes.fold(0, u64::saturating_add));
+    let progress = Progress::of(observer, work.iter().flat_map(|one| &one.wanted), false);
     for one in work.iter_mut().filter(|one| one.is_sound()) {
-        if one.is_taken() || !one.wanted.is_empty() {
+        if one.is_taken() || one.wanted.iter().any(|wanted| !wanted.read) {
             make_room(into, &one.plan)?;
         }
         if one.is_taken() {
@@ -456,13 +478,15 @@ fn take(
             let store = StoreHandle::union(own.clone(), others, Vec::new());
             blocks::check_all_lists(&one.plan, source, &mut one.brought, &store)?;
         }
-        if !one.brought.damaged.is_empty() && !options.accept_damaged {
+        // What our log names already is none the worse for it.
+        let is_new = |damaged: &DamagedFile| damaged.here.is_none();
+        if one.brought.damaged.iter().any(is_new) && !options.accept_damaged {
             one.outcome = Outcome::Damaged;
         }
     }
     for one in work.iter().filter(|one| one.is_taken()) {
         if let Some(instance) = opened.get(&one.plan.id) {
-            match blocks::make_caches(&one.plan, instance) {
+            match caches::make_caches(&one.plan, instance) {
                 // Readers do without.
                 Err(error) if error.is_full() => {}
                 made => made?,
@@ -569,9 +593,10 @@ fn bring(one: &mut Work, options: &SyncOptions, progress: &Progress) -> Result<(
         let Some(source) = &one.source else {
             return Ok(());
         };
-        let mut brought = blocks::bring_blocks(&one.plan, &one.wanted, options.threads, progress)?;
-        if one.outcome.is_taken() && !progress.is_stopped() {
-            blocks::bring_caches(&one.plan, source, &mut brought)?;
+        let mut brought = blocks::bring_blocks(&one.plan, &one.wanted, options, progress)?;
+        let taken = one.outcome.is_taken();
+        if (taken || options.verify) && !progress.is_stopped() {
+            caches::bring_caches(&one.plan, source, taken, options, &mut brought)?;
         }
         one.brought.join(brought);
         if one.brought.damaged.is_empty() || progress.is_stopped() || !one.outcome.is_taken() {
@@ -590,7 +615,7 @@ fn bring(one: &mut Work, options: &SyncOptions, progress: &Progress) -> Result<(
         }
         one.source = Some(again);
         one.brought.damaged.clear();
-        one.want();
+        one.want(options);
     }
     Ok(())
 }

@@ -1,30 +1,31 @@
-//! The files that a log names: blocks, index segments, state files. Brought, checked, and only then given their names.
+//! The blocks that a log names. Brought, checked, and only then given their names.
 //!
-//! Order of writes, of each file
+//! With [`SyncOptions::verify`] those that are here are read first, to the last byte, and brought again where they are not what the log
+//! says.
+//!
+//! Order of writes, of each block
 //! 1. `tmp/ingest/…new`, sharing the bytes of the other store's file or holding a copy of them; synced
-//! 2. that file is read back and checked: a block to the last byte, others by the digest that the log pins
-//! 3. its name, durable
+//! 2. that file is read back and checked to the last byte
+//! 3. its name, durable: by one rename, over the damaged file where there is one
 //!
-//! Crash: up to step 3 a file that the next sync removes; from then on one that no log of ours names yet and that the next sync
-//! finds.
+//! Crash: up to step 3 a file that the next sync removes, and what was damaged here is as it was; from then on one that our log names
+//! already, or none yet, and that the next sync finds. At no moment is there neither: a damaged file still has frames that can be
+//! read, so it goes only when a whole one takes its place, and stays where the other store's is damaged as well.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::survey::Source;
-use super::{Plan, SyncObserver, SyncProgress};
+use super::{Plan, SyncObserver, SyncOptions, SyncProgress};
 use crate::block::{self, Sealed};
 use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
 use crate::id::{BlockId, Digest};
 use crate::import::{bring, check_alone, check_lists};
-use crate::index::replace_file;
-use crate::instances::Instance;
-use crate::segment::{Segment, SegmentRef, segment_path, shard_dir};
-use crate::snapshot;
+use crate::init::ensure_dirs;
 use crate::state::BlockInfo;
 use crate::store::StoreHandle;
 use crate::vfs::{Access, Vfs, VfsFile};
@@ -32,9 +33,7 @@ use crate::vfs::{Access, Vfs, VfsFile};
 /// Most blocks that are brought at once. Each has one stream of reads and one of writes.
 const WORKERS_MAX: usize = 4;
 /// Where files are until they are checked.
-const INGEST_DIR: &str = "tmp/ingest";
-/// Bytes that are hashed at once.
-const HASH_BYTES: usize = 1 << 20;
+pub(super) const INGEST_DIR: &str = "tmp/ingest";
 
 /// A file of the other store that is not what its log says, so that it is not taken.
 #[derive(Debug)]
@@ -43,6 +42,17 @@ pub struct DamagedFile {
     pub path: String,
     /// What is wrong.
     pub error: Error,
+    /// What is wrong with ours, where our log names the file already. It is left as it is.
+    pub here: Option<Error>,
+}
+
+/// A file of ours that was not what our log says, and is whole again.
+#[derive(Debug)]
+pub struct HealedFile {
+    /// The file, relative to the instance.
+    pub path: String,
+    /// What was wrong.
+    pub was: Error,
 }
 
 /// What was brought of one instance.
@@ -51,8 +61,15 @@ pub(super) struct Brought {
     pub(super) blocks: u64,
     pub(super) bytes: u64,
     pub(super) shared_bytes: u64,
-    /// Blocks that our log named already and whose file was lost or short.
+    /// Blocks that our log named already and whose file was lost or damaged.
     pub(super) healed: u64,
+    /// Those, and the other files of which that is true.
+    pub(super) healed_files: Vec<HealedFile>,
+    /// Blocks of ours that were read to the last byte, or to where they are damaged.
+    pub(super) verified: u64,
+    pub(super) verified_bytes: u64,
+    /// Digests of blocks that are whole here: they were read, or brought.
+    pub(super) whole: HashSet<[u8; 32]>,
     pub(super) damaged: Vec<DamagedFile>,
     /// Blocks with lists of parts, to be checked when all parts are here.
     pub(super) with_lists: Vec<BlockId>,
@@ -64,33 +81,96 @@ impl Brought {
         self.bytes += more.bytes;
         self.shared_bytes += more.shared_bytes;
         self.healed += more.healed;
+        self.healed_files.extend(more.healed_files);
+        self.verified += more.verified;
+        self.verified_bytes += more.verified_bytes;
+        self.whole.extend(more.whole);
         self.damaged.extend(more.damaged);
         self.with_lists.extend(more.with_lists);
     }
 
-    fn add(&mut self, len: u64, shared: bool) {
+    pub(super) fn add(&mut self, len: u64, shared: bool) {
         self.bytes += len;
         if shared {
             self.shared_bytes += len;
         }
     }
+
+    fn see(&mut self, one: &Wanted, done: Done) {
+        let digest = one.info.digest;
+        if one.read {
+            self.verified += 1;
+            self.verified_bytes += one.info.file_len;
+        }
+        match done {
+            Done::Whole { has_lists } => {
+                self.whole.insert(digest);
+                if !one.heals && has_lists {
+                    self.with_lists.push(one.id);
+                }
+            }
+            Done::Brought {
+                has_lists,
+                shared,
+                was,
+            } => {
+                self.whole.insert(digest);
+                self.add(one.info.file_len, shared);
+                self.blocks += 1;
+                if let Some(was) = was.filter(|_| one.heals) {
+                    self.healed += 1;
+                    let path = block::sealed_path(&Digest(digest));
+                    self.healed_files.push(HealedFile { path, was });
+                }
+                if !one.heals && has_lists {
+                    self.with_lists.push(one.id);
+                }
+            }
+            Done::Damaged { error, was } => self.damaged.push(DamagedFile {
+                path: block::sealed_path(&Digest(digest)),
+                error,
+                here: was.filter(|_| one.heals),
+            }),
+        }
+    }
+}
+
+/// What became of a block.
+enum Done {
+    /// Ours is whole.
+    Whole { has_lists: bool },
+    /// It came, or would.
+    Brought {
+        has_lists: bool,
+        shared: bool,
+        /// What was wrong with ours.
+        was: Option<Error>,
+    },
+    /// Theirs is damaged.
+    Damaged {
+        error: Error,
+        /// What is wrong with ours.
+        was: Option<Error>,
+    },
 }
 
 /// Whose fault it is that a file could not be brought.
-enum Failed {
+pub(super) enum Failed {
     /// The other store's file is damaged, or cannot be read.
     Theirs(Error),
     /// Ours cannot be written, or not be read back.
     Ours(Error),
 }
 
-/// A block that is wanted.
+/// A block that is wanted, or that is to be read.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) id: BlockId,
     pub(super) info: BlockInfo,
     /// Our log names it already.
     heals: bool,
+    /// A file of it is here that seems whole: it is wanted only if reading it says otherwise.
+    pub(super) read: bool,
 }
 
 /// Removes what an earlier sync left half done.
@@ -103,8 +183,13 @@ pub(super) fn clear_ingest(into: &dyn Vfs) {
 }
 
 /// The blocks that their log names and that are not here, or not whole, in the order of the log; and those that an earlier
-/// sync brought and that have lists of parts.
-pub(super) fn wanted(plan: &Plan, source: &Source) -> (Vec<Wanted>, Vec<BlockId>) {
+/// sync brought and that have lists of parts. With `verify` all that are here are to be read, but for those that are known to be `whole`.
+pub(super) fn wanted(
+    plan: &Plan,
+    source: &Source,
+    verify: bool,
+    whole: &HashSet<[u8; 32]>,
+) -> (Vec<Wanted>, Vec<BlockId>) {
     let into = &*plan.into;
     let known = plan.before.map_or(0, |head| head.position.0);
     let len_of = |path: &str| into.metadata(path).ok().map(|metadata| metadata.len);
@@ -116,8 +201,9 @@ pub(super) fn wanted(plan: &Plan, source: &Source) -> (Vec<Wanted>, Vec<BlockId>
         let id = BlockId(*id);
         let path = block::sealed_path(&Digest(info.digest));
         let heals = info.position < known;
+        let read = verify && !whole.contains(&info.digest);
         // It got this name after it was checked; until our log names it, see that it is still there.
-        let whole = match heals {
+        let seems_whole = match heals {
             true => {
                 len_of(&path) == Some(info.file_len)
                     || len_of(&block::open_path(id)) == Some(info.file_len)
@@ -130,17 +216,18 @@ pub(super) fn wanted(plan: &Plan, source: &Source) -> (Vec<Wanted>, Vec<BlockId>
                     .ok()
                     .filter(|sealed| is_logged_so(sealed, info));
                 // It was brought, and its lists may not have come to be checked.
-                if sealed.as_ref().is_some_and(has_lists) {
+                if !read && sealed.as_ref().is_some_and(has_lists) {
                     with_lists.push(id);
                 }
                 sealed.is_some()
             }
         };
-        if !whole && seen.insert(info.digest) {
+        if (read || !seems_whole) && seen.insert(info.digest) {
             wanted.push(Wanted {
                 id,
                 info: *info,
                 heals,
+                read: seems_whole,
             });
         }
     }
@@ -168,12 +255,13 @@ fn is_logged_so(sealed: &Sealed, info: &BlockInfo) -> bool {
         && sealed.artifact_bytes() == info.artifact_bytes
 }
 
-/// Brings blocks. Those that are damaged there are told of, and the others are brought all the same; so is what comes before a
-/// stop that was asked for.
+/// Brings blocks, and reads those that are to be read first. Those that are damaged there are told of, and the others are brought
+/// all the same; so is what comes before a stop that was asked for. With [`SyncOptions::dry_run`] it is only looked what would come: of
+/// theirs only what is to replace a file of ours is read, and that only if ours were to be read, too.
 pub(super) fn bring_blocks(
     plan: &Plan,
     wanted: &[Wanted],
-    threads: usize,
+    options: &SyncOptions,
     progress: &Progress,
 ) -> Result<Brought> {
     let next = AtomicUsize::new(0);
@@ -184,32 +272,22 @@ pub(super) fn bring_blocks(
             if progress.observer.is_stopped() {
                 return;
             }
-            let done = bring_block(plan, one);
-            let mut brought = lock(&brought);
-            match done {
-                Ok((sealed, shared)) => {
-                    brought.add(sealed.file_len, shared);
-                    brought.blocks += 1;
-                    brought.healed += u64::from(one.heals);
-                    if !one.heals && has_lists(&sealed) {
-                        brought.with_lists.push(one.id);
-                    }
-                }
-                Err(Failed::Theirs(error)) if still_there(&*plan.from) => {
-                    let path = block::sealed_path(&Digest(one.info.digest));
-                    brought.damaged.push(DamagedFile { path, error });
-                }
-                Err(Failed::Theirs(error) | Failed::Ours(error)) => {
+            match see_to(plan, one, options, progress) {
+                Ok(done) => lock(&brought).see(one, done),
+                Err(error) => {
                     next.store(wanted.len(), Ordering::Relaxed);
                     lock(&failed).get_or_insert(error);
                     return;
                 }
             }
-            progress.add(one.info.file_len);
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.clamp(1, WORKERS_MAX).min(wanted.len().max(1)) {
+        for _ in 1..options
+            .threads
+            .clamp(1, WORKERS_MAX)
+            .min(wanted.len().max(1))
+        {
             scope.spawn(work);
         }
         work();
@@ -227,6 +305,43 @@ pub(super) fn bring_blocks(
     }
 }
 
+/// Reads ours, if it is to be read, and brings theirs, if it is wanted then.
+fn see_to(plan: &Plan, one: &Wanted, options: &SyncOptions, progress: &Progress) -> Result<Done> {
+    let mut was = None;
+    if one.heals || one.read {
+        match check_ours(plan, one, progress) {
+            Ok(sealed) => {
+                let has_lists = has_lists(&sealed);
+                return Ok(Done::Whole { has_lists });
+            }
+            Err(error) if has_vanished(&*plan.into, &error) => return Err(error),
+            Err(error) => was = Some(error),
+        }
+    }
+    let brought = match options.dry_run {
+        false => {
+            progress.want(one);
+            let brought = bring_block(plan, one, was.is_some());
+            progress.add(one.info.file_len);
+            brought.map(|(sealed, shared)| (has_lists(&sealed), shared))
+        }
+        true if options.verify && was.is_some() => match check_theirs(plan, one) {
+            Ok(()) => Ok((false, false)),
+            Err(error) => Err(Failed::Theirs(error)),
+        },
+        true => Ok((false, false)),
+    };
+    match brought {
+        Ok((has_lists, shared)) => Ok(Done::Brought {
+            has_lists,
+            shared,
+            was,
+        }),
+        Err(Failed::Theirs(error)) if still_there(&*plan.from) => Ok(Done::Damaged { error, was }),
+        Err(Failed::Theirs(error) | Failed::Ours(error)) => Err(error),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -234,8 +349,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Whether the other store is there at all: a disk that was pulled out damages nothing.
-fn still_there(from: &dyn Vfs) -> bool {
+pub(super) fn still_there(from: &dyn Vfs) -> bool {
     from.list(crate::log::LOG_DIR).is_ok()
+}
+
+/// Whether an error is that our own store is not there any more.
+pub(super) fn has_vanished(into: &dyn Vfs, error: &Error) -> bool {
+    matches!(error, Error::Io { .. }) && into.list(block::SEALED_DIR).is_err()
 }
 
 /// How far the bringing is.
@@ -245,13 +365,25 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn of(observer: &'a dyn SyncObserver, blocks: u64, bytes: u64) -> Self {
-        let done = SyncProgress {
-            blocks,
-            bytes,
-            ..SyncProgress::default()
-        };
-        observer.progress(&done);
+    /// Of bringing and reading blocks of which `wanted` are known to be wanted, or to be read.
+    pub(super) fn of<'w>(
+        observer: &'a dyn SyncObserver,
+        wanted: impl Iterator<Item = &'w Wanted>,
+        dry_run: bool,
+    ) -> Self {
+        let mut done = SyncProgress::default();
+        for one in wanted {
+            // A log may say anything of them.
+            if one.read {
+                done.verify_bytes = done.verify_bytes.saturating_add(one.info.file_len);
+            } else if !dry_run {
+                done.blocks += 1;
+                done.bytes = done.bytes.saturating_add(one.info.file_len);
+            }
+        }
+        if done != SyncProgress::default() {
+            observer.progress(&done);
+        }
         Self {
             observer,
             done: Mutex::new(done),
@@ -262,32 +394,110 @@ impl<'a> Progress<'a> {
         self.observer.is_stopped()
     }
 
-    fn add(&self, bytes: u64) {
+    fn tell(&self, change: impl FnOnce(&mut SyncProgress)) {
         let mut done = lock(&self.done);
-        done.blocks_done += 1;
-        done.bytes_done = done.bytes_done.saturating_add(bytes);
+        change(&mut done);
         self.observer.progress(&done);
+    }
+
+    /// One that was read and is wanted.
+    fn want(&self, one: &Wanted) {
+        if one.read {
+            self.tell(|done| {
+                done.blocks += 1;
+                done.bytes = done.bytes.saturating_add(one.info.file_len);
+            });
+        }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.tell(|done| {
+            done.blocks_done += 1;
+            done.bytes_done = done.bytes_done.saturating_add(bytes);
+        });
+    }
+
+    fn read(&self, bytes: u64) {
+        if bytes > 0 {
+            self.tell(|done| done.verified_bytes = done.verified_bytes.saturating_add(bytes));
+        }
     }
 }
 
-/// Steps 1 to 3 for a block.
-fn bring_block(plan: &Plan, wanted: &Wanted) -> Result<(Sealed, bool), Failed> {
+/// Reads our file of a block to its last byte.
+fn check_ours(plan: &Plan, one: &Wanted, progress: &Progress) -> Result<Sealed> {
+    let left = AtomicU64::new(if one.read { one.info.file_len } else { 0 });
+    let advance = |bytes: u64| {
+        let less = |left: u64| Some(left.saturating_sub(bytes));
+        let (ok, read) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = left.fetch_update(ok, read, less).unwrap_or_default();
+        progress.read(before.min(bytes));
+    };
+    let checked = check_there(&*plan.into, one, &advance);
+    // What comes behind damage is not read.
+    progress.read(left.into_inner());
+    checked
+}
+
+/// Reads their file of a block to its last byte.
+fn check_theirs(plan: &Plan, one: &Wanted) -> Result<()> {
+    check_there(&*plan.from, one, &|_| {}).map(drop)
+}
+
+fn check_there(vfs: &dyn Vfs, one: &Wanted, advance: &(dyn Fn(u64) + Sync)) -> Result<Sealed> {
+    let (file, path) = open(vfs, one)?;
+    check_file(&*file, &path, one, advance)
+}
+
+/// Whether a file is the block to its last byte, and as its record says.
+fn check_file(
+    file: &dyn VfsFile,
+    path: &str,
+    one: &Wanted,
+    advance: &(dyn Fn(u64) + Sync),
+) -> Result<Sealed> {
+    let sealed = check_alone(file, path, Digest(one.info.digest), 1, advance)?;
+    match is_logged_so(&sealed, &one.info) {
+        true => Ok(sealed),
+        false => Err(Error::damaged(path, 0, "not as its record says")),
+    }
+}
+
+/// Steps 1 to 3 for a block, which `replaces` a damaged file of ours, or comes anew.
+fn bring_block(plan: &Plan, wanted: &Wanted, replaces: bool) -> Result<(Sealed, bool), Failed> {
     let digest = Digest(wanted.info.digest);
     let ingest = format!("{INGEST_DIR}/{digest}.new");
     let done = (|| {
-        let (source, path) = open_theirs(&*plan.from, wanted).map_err(Failed::Theirs)?;
+        let (source, path) = open(&*plan.from, wanted).map_err(Failed::Theirs)?;
+        if replaces {
+            ensure_dirs(&*plan.into).map_err(Failed::Ours)?;
+        }
         let (file, shared) = copy(&*source, &path, &*plan.into, &ingest)?;
-        let sealed = check_alone(&*file, &path, digest, 1).map_err(|error| match error {
+        let sealed = check_file(&*file, &path, wanted, &|_| {}).map_err(|error| match error {
             Error::Damaged { .. } | Error::NewerFormat { .. } | Error::UnknownFlags { .. } => {
-                Failed::Theirs(error)
+                match check_file(&*source, &path, wanted, &|_| {}) {
+                    // It is whole there: our medium does not keep what it is given.
+                    Ok(_) => Failed::Ours(Error::Io {
+                        action: "read back what was written to",
+                        path: ingest.clone(),
+                        source: io::Error::other(error.to_string()),
+                    }),
+                    Err(_) => Failed::Theirs(error),
+                }
             }
             error => Failed::Ours(error),
         })?;
-        if !is_logged_so(&sealed, &wanted.info) {
-            let what = "not as its record says";
-            return Err(Failed::Theirs(Error::damaged(&path, 0, what)));
+        let open = block::open_path(wanted.id);
+        let into = &*plan.into;
+        if replaces && into.metadata(&open).is_ok() && !has_sealed_name(into, &digest) {
+            // A rename did not survive a power cut, and the next writer does it again: what it moves is to be whole.
+            into.rename(&ingest, &open)
+                .map_err(|error| Failed::Ours(Error::io("rename", &ingest)(error)))?;
+            into.sync_dir(block::OPEN_DIR)
+                .map_err(|error| Failed::Ours(Error::io("sync", block::OPEN_DIR)(error)))?;
+        } else {
+            block::publish(into, &ingest, &digest).map_err(Failed::Ours)?;
         }
-        block::publish(&*plan.into, &ingest, &digest).map_err(Failed::Ours)?;
         Ok((sealed, shared))
     })();
     if done.is_err() {
@@ -296,14 +506,18 @@ fn bring_block(plan: &Plan, wanted: &Wanted) -> Result<(Sealed, bool), Failed> {
     done
 }
 
-/// The other store's file of a block: at its sealed name, or where a rename did not survive a power cut.
-fn open_theirs(from: &dyn Vfs, wanted: &Wanted) -> Result<(Box<dyn VfsFile>, String)> {
+fn has_sealed_name(into: &dyn Vfs, digest: &Digest) -> bool {
+    into.metadata(&block::sealed_path(digest)).is_ok()
+}
+
+/// The file of a block in either store: at its sealed name, or where a rename did not survive a power cut.
+fn open(vfs: &dyn Vfs, wanted: &Wanted) -> Result<(Box<dyn VfsFile>, String)> {
     let path = block::sealed_path(&Digest(wanted.info.digest));
-    let (file, path) = match from.open(&path, Access::Read) {
+    let (file, path) = match vfs.open(&path, Access::Read) {
         Ok(file) => (file, path),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let open = block::open_path(wanted.id);
-            match from.open(&open, Access::Read) {
+            match vfs.open(&open, Access::Read) {
                 Ok(file) => (file, open),
                 Err(_) => return Err(Error::damaged(&path, 0, "the file is missing")),
             }
@@ -320,7 +534,7 @@ fn open_theirs(from: &dyn Vfs, wanted: &Wanted) -> Result<(Box<dyn VfsFile>, Str
 }
 
 /// Step 1: the copy, durable, and whether it shares the bytes.
-fn copy(
+pub(super) fn copy(
     source: &dyn VfsFile,
     path: &str,
     into: &dyn Vfs,
@@ -337,136 +551,6 @@ fn copy(
     file.sync()
         .map_err(|error| Failed::Ours(Error::io("sync", ingest)(error)))?;
     Ok((file, shared))
-}
-
-/// Brings the index segments that their log names now and the state files of its snapshots, where they are not here.
-pub(super) fn bring_caches(plan: &Plan, source: &Source, brought: &mut Brought) -> Result<()> {
-    for segment in source.state.segments() {
-        if is_here(plan, source, &segment) {
-            continue;
-        }
-        let (path, dir) = (
-            segment_path(segment.shard, segment.number),
-            shard_dir(segment.shard),
-        );
-        let pinned = (format::CONTEXT_SEGMENT, segment.digest);
-        match bring_pinned(plan, &path, &["index", &dir], pinned) {
-            Ok((len, shared)) => brought.add(len, shared),
-            Err(Failed::Theirs(error)) if still_there(&*plan.from) => {
-                brought.damaged.push(DamagedFile { path, error });
-            }
-            Err(Failed::Theirs(error) | Failed::Ours(error)) => return Err(error),
-        }
-    }
-    let known = plan.before.map_or(0, |head| head.position.0);
-    for state in &source.vouched_states {
-        let path = current::state_path(state.ordinal);
-        let dir = current::snapshot_dir(state.ordinal);
-        if state.position < known && plan.into.metadata(&path).is_ok() {
-            continue;
-        }
-        let pinned = (format::CONTEXT_STATE, state.digest);
-        match bring_pinned(plan, &path, &["snapshots", &dir], pinned) {
-            Ok((len, shared)) => brought.add(len, shared),
-            // Without it the log is read from its beginning.
-            Err(Failed::Theirs(_)) if still_there(&*plan.from) => {}
-            Err(Failed::Theirs(error) | Failed::Ours(error)) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// What snapshots look like to people, and the filters of the index: made here, as nobody could tell whether theirs are right.
-pub(super) fn make_caches(plan: &Plan, instance: &Instance) -> Result<()> {
-    let known = plan.before.map_or(0, |head| head.position.0);
-    let into = &*plan.into;
-    let mut view = instance
-        .view
-        .write()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let view = &mut *view;
-    for info in &view.state.snapshots {
-        if info.position < known {
-            continue;
-        }
-        let dir = current::snapshot_dir(info.ordinal);
-        into.create_dir(&dir).map_err(Error::io("create", &dir))?;
-        for (name, text) in snapshot::render(&view.state, info) {
-            replace_file(into, &format!("{dir}/{name}"), text.as_bytes())?;
-        }
-    }
-    into.sync_dir("snapshots")
-        .map_err(Error::io("sync", "snapshots"))?;
-    for shard in 0..view.state.params().shards {
-        view.index.refresh_filters(into, shard)?;
-    }
-    Ok(())
-}
-
-/// Whether a segment is here already: named by our log before, or left whole by an earlier sync.
-fn is_here(plan: &Plan, source: &Source, segment: &SegmentRef) -> bool {
-    let opened = Segment::open(&*plan.into, source.state.store_id(), segment);
-    let known = source
-        .known_segments
-        .contains(&(segment.shard, segment.number));
-    opened.is_ok_and(|opened| known || opened.digest().is_ok_and(|digest| digest == segment.digest))
-}
-
-/// Steps 1 to 3 for a file that the log pins by its digest. `dirs` are those that it lies in, parents first.
-fn bring_pinned(
-    plan: &Plan,
-    path: &str,
-    dirs: &[&str],
-    (context, digest): (&str, Digest),
-) -> Result<(u64, bool), Failed> {
-    let into = &*plan.into;
-    let ours = |action, path: &str| {
-        let path = path.to_owned();
-        move |error| Failed::Ours(Error::io(action, path)(error))
-    };
-    let ingest = format!("{INGEST_DIR}/{digest}.new");
-    let done = (|| {
-        let source = plan
-            .from
-            .open(path, Access::Read)
-            .map_err(|error| Failed::Theirs(Error::io("open", path)(error)))?;
-        let (file, shared) = copy(&*source, path, into, &ingest)?;
-        let (found, len) = digest_of(&*file, &ingest, context).map_err(Failed::Ours)?;
-        if found != digest {
-            let what = "not the file that the log pins";
-            return Err(Failed::Theirs(Error::damaged(path, 0, what)));
-        }
-        let mut parent = "";
-        for dir in dirs {
-            into.create_dir(dir).map_err(ours("create", dir))?;
-            into.sync_dir(parent).map_err(ours("sync", parent))?;
-            parent = dir;
-        }
-        into.rename(&ingest, path)
-            .map_err(ours("rename", &ingest))?;
-        into.sync_dir(parent).map_err(ours("sync", parent))?;
-        Ok((len, shared))
-    })();
-    if done.is_err() {
-        let _ = into.remove(&ingest);
-    }
-    done
-}
-
-fn digest_of(file: &dyn VfsFile, path: &str, context: &str) -> Result<(Digest, u64)> {
-    let mut hasher = blake3::Hasher::new_derive_key(context);
-    let mut buf = vec![0; HASH_BYTES];
-    let mut at = 0;
-    loop {
-        let got = file
-            .read_at(at, &mut buf)
-            .map_err(Error::io("read", path))?;
-        if got == 0 {
-            return Ok((Digest(*hasher.finalize().as_bytes()), at));
-        }
-        hasher.update(&buf[..got]);
-        at += got as u64;
-    }
 }
 
 /// Checks the keys of lists in the blocks that were brought, now that all parts are here. A block with one that does not name
@@ -494,7 +578,11 @@ pub(super) fn check_all_lists(
                 plan.into
                     .remove(&path)
                     .map_err(Error::io("remove", &path))?;
-                brought.damaged.push(DamagedFile { path, error });
+                brought.damaged.push(DamagedFile {
+                    path,
+                    error,
+                    here: None,
+                });
             }
             Err(error) => return Err(error),
         }
