@@ -407,8 +407,7 @@ impl Observer for Display<'_> {
 }
 
 impl Display<'_> {
-    /// Shows how much of a known amount is done.
-    /// Shows how much of something is done; `verb` is what is being done.
+    /// Shows how much of a known amount is done; `verb` is what is being done.
     pub fn amount(&self, verb: &str, done_bytes: u64, total_bytes: u64) {
         let line = || {
             format!(
@@ -434,7 +433,16 @@ impl ExportObserver for Display<'_> {
 
 impl SyncObserver for Display<'_> {
     fn progress(&self, progress: &SyncProgress) {
-        self.amount("bringing", progress.bytes_done, progress.bytes);
+        // What is brought again is found while the rest is read.
+        let verb = match progress.verify_bytes {
+            0 => "bringing",
+            _ => "verifying",
+        };
+        self.amount(
+            verb,
+            progress.bytes_done.saturating_add(progress.verified_bytes),
+            progress.bytes.saturating_add(progress.verify_bytes),
+        );
     }
 
     fn is_stopped(&self) -> bool {

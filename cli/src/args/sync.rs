@@ -33,12 +33,15 @@ impl FromStr for Expected {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   asl store sync /mnt/stick/rescue --store /mnt/usb/rescue
+  asl store sync /mnt/stick/rescue --verify --store /mnt/usb/rescue
   asl store sync /mnt/stick/rescue --store /mnt/new/mirror --expect none
 
 Both must be of the same domain, or copies of one store. OTHER is only read;
-what comes from it is checked to the last byte before it counts. Where nothing
-is at PATH, it becomes a mirror of OTHER; --expect says of which domain OTHER
-must be. Interrupted, the same command goes on.
+what comes from it is checked to the last byte before it counts. What is here
+already is only looked at for its length; with --verify it is read, too, and
+what is damaged gives way to a whole copy, or stays where there is none. Where
+nothing is at PATH, it becomes a mirror of OTHER; --expect says of which domain
+OTHER must be. Interrupted, the same command goes on.
 Exit: 0 everything came, 1 interrupted, 3 came without what is damaged there,
 10 something is damaged there and was not taken, 11 not of the same domain,
 12 one log has two histories, or this store is an old copy.")]
@@ -49,6 +52,10 @@ pub struct StoreSync {
     /// Bring over the other way, too: then both have everything
     #[arg(long)]
     pub both: bool,
+
+    /// Read every byte here, too, and heal what is damaged; with --both, in both
+    #[arg(long)]
+    pub verify: bool,
 
     /// Say what would come; change nothing
     #[arg(long)]
@@ -77,13 +84,13 @@ pub struct StoreSync {
   asl store diff /mnt/stick/rescue --store /mnt/usb/rescue
 
 Copies of one store are compared record by record, others by what they hold.
-Nothing is changed in either.
+Nothing is changed in either. For damage in this store: asl store verify
 Exit: 0 equal, 1 different, 10 OTHER is damaged, 12 one log has two histories.")]
 pub struct StoreDiff {
     /// The other store's directory
     pub other: PathBuf,
 
-    /// Read every byte of OTHER to find what is damaged there
+    /// Read every byte of OTHER, and of it alone, to find what is damaged there
     #[arg(long)]
     pub verify: bool,
 }

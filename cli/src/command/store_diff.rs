@@ -223,12 +223,20 @@ pub fn run(face: &Face, args: &StoreDiff) -> Result {
         damage,
         verified: args.verify,
     })?;
-    if related && exit == Exit::Failed && face.report.is_human() {
-        face.report.note(&format!(
-            "to make both equal: asl store sync {} --both --store {}",
-            text::shell_path(other.path),
-            text::shell_path(path)
-        ));
+    if related && face.report.is_human() {
+        let (here, there) = (text::shell_path(path), text::shell_path(other.path));
+        match exit {
+            Exit::Failed => face.report.note(&format!(
+                "to make both equal: asl store sync {there} --both --store {here}"
+            )),
+            // Everything that the other one names is named here.
+            Exit::Integrity if matches!(verdict, "equal" | "ahead") => {
+                face.report.note(&format!(
+                    "to heal it from this one: asl store sync {here} --verify --store {there}"
+                ));
+            }
+            _ => {}
+        }
     }
     Ok(exit)
 }

@@ -28,9 +28,11 @@ struct Synced {
     instances: Vec<InstanceObject>,
     /// With `--both`: what went the other way.
     back: Option<Vec<InstanceObject>>,
-    /// Whether both stores have the same now.
+    /// Whether the logs of both stores are the same now.
     equal: bool,
     dry_run: bool,
+    /// Whether every byte that was here was read; with `--both`, of both.
+    verified: bool,
     /// Why it ended early.
     stopped: Option<&'static str>,
 }
@@ -45,6 +47,11 @@ struct InstanceObject {
     bytes: u64,
     shared_bytes: u64,
     healed_blocks: u64,
+    /// These blocks, and caches that were healed: what was wrong with them.
+    healed_files: Vec<HealedObject>,
+    /// Blocks that were read where they are to be.
+    verified_blocks: u64,
+    verified_bytes: u64,
     outcome: &'static str,
     /// Records that are the same, where it forked.
     forked_at: Option<u64>,
@@ -54,6 +61,8 @@ struct InstanceObject {
     error: Option<String>,
     damaged: Vec<DamagedObject>,
     #[serde(skip)]
+    dry_run: bool,
+    #[serde(skip)]
     exit: Exit,
 }
 
@@ -62,16 +71,37 @@ struct InstanceObject {
 struct DamagedObject {
     file: String,
     what: String,
+    /// What is wrong with the file that it was to replace, and which is kept.
+    also: Option<String>,
+}
+
+/// A file that was lost or damaged and is whole again.
+#[derive(Debug, Serialize)]
+struct HealedObject {
+    file: String,
+    what: String,
+}
+
+/// What is wrong with a file.
+fn wrong(error: &StoreError) -> String {
+    match error {
+        StoreError::Damaged { what, offset, .. } => format!("byte {offset}: {what}"),
+        error => causes_of(error).join(": "),
+    }
 }
 
 impl InstanceObject {
-    fn of(one: SyncedInstance, dry_run: bool) -> Self {
+    fn of(one: SyncedInstance, args: &StoreSync) -> Self {
+        let sound = match (one.damaged.is_empty(), args.accept_damaged) {
+            (true, _) => Exit::Complete,
+            (false, true) => Exit::Unreadable,
+            (false, false) => Exit::Integrity,
+        };
         let (outcome, exit) = match &one.outcome {
-            Became::Equal => ("equal", Exit::Complete),
-            Became::Ahead => ("ahead", Exit::Complete),
-            Became::Taken if dry_run => ("would-take", Exit::Complete),
-            Became::Taken if one.damaged.is_empty() => ("taken", Exit::Complete),
-            Became::Taken => ("taken", Exit::Unreadable),
+            Became::Equal => ("equal", sound),
+            Became::Ahead => ("ahead", sound),
+            Became::Taken if args.dry_run => ("would-take", sound),
+            Became::Taken => ("taken", sound),
             Became::Stopped => ("stopped", Exit::Failed),
             Became::Forked { .. } => ("forked", Exit::Rollback),
             Became::RolledBack => ("rolled-back", Exit::Rollback),
@@ -95,10 +125,12 @@ impl InstanceObject {
         };
         let damaged = one.damaged.into_iter().map(|damaged| DamagedObject {
             file: damaged.path,
-            what: match &damaged.error {
-                StoreError::Damaged { what, offset, .. } => format!("byte {offset}: {what}"),
-                error => causes_of(error).join(": "),
-            },
+            what: wrong(&damaged.error),
+            also: damaged.here.as_ref().map(wrong),
+        });
+        let healed = one.healed_files.into_iter().map(|healed| HealedObject {
+            file: healed.path,
+            what: wrong(&healed.was),
         });
         Self {
             store_id: one.store.to_string(),
@@ -108,11 +140,15 @@ impl InstanceObject {
             bytes: one.bytes,
             shared_bytes: one.shared_bytes,
             healed_blocks: one.healed,
+            healed_files: healed.collect(),
+            verified_blocks: one.verified,
+            verified_bytes: one.verified_bytes,
             outcome,
             forked_at,
             evidence,
             error,
             damaged: damaged.collect(),
+            dry_run: args.dry_run,
             exit,
         }
     }
@@ -160,9 +196,21 @@ impl InstanceObject {
             "passed-over" => writeln!(out, "  of another domain; not taken")?,
             _ => writeln!(out, "  REFUSED")?,
         }
-        if self.healed_blocks > 0 {
-            let healed = text::count(self.healed_blocks, "block");
-            writeln!(out, "  {healed} that had been lost here came again")?;
+        if self.verified_blocks > 0 {
+            let read = text::count(self.verified_blocks, "block");
+            writeln!(out, "  read {read}, {}", text::size(self.verified_bytes))?;
+        }
+        let caches = (self.healed_files.len() as u64).saturating_sub(self.healed_blocks);
+        for (count, what) in [(self.healed_blocks, "block"), (caches, "cache")] {
+            if count > 0 {
+                let healed = text::count(count, what);
+                let became = match self.dry_run {
+                    true => "would be whole again",
+                    false if count == 1 => "is whole again",
+                    false => "are whole again",
+                };
+                writeln!(out, "  {healed} that had been lost or damaged {became}")?;
+            }
         }
         if self.shared_bytes > 0 {
             let shared = text::size(self.shared_bytes);
@@ -184,6 +232,9 @@ impl InstanceObject {
         for damaged in &self.damaged {
             writeln!(out, "  DAMAGED {}", text::visible(&damaged.file))?;
             writeln!(out, "    {}", text::visible(&damaged.what))?;
+            if let Some(also) = &damaged.also {
+                writeln!(out, "    the other copy, too: {}", text::visible(also))?;
+            }
         }
         Ok(())
     }
@@ -202,6 +253,17 @@ fn exit_of(error: &StoreError) -> Exit {
 impl Synced {
     fn all(&self) -> impl Iterator<Item = &InstanceObject> {
         self.instances.iter().chain(self.back.iter().flatten())
+    }
+
+    /// What is known of the files.
+    fn state(&self) -> &'static str {
+        let whole = self.all().all(|one| one.damaged.is_empty());
+        match (whole, self.verified, self.back.is_some()) {
+            (false, ..) => ", but not every file is whole",
+            (true, true, false) => "; every block here was read",
+            (true, true, true) => "; every block of both was read",
+            (true, false, _) => "",
+        }
     }
 
     /// The worst of all instances.
@@ -235,8 +297,8 @@ impl Outcome for Synced {
         }
         match (self.stopped.is_some(), self.equal, self.dry_run) {
             (true, _, _) => writeln!(out, "interrupted"),
-            (_, true, false) => writeln!(out, "both have the same now"),
-            (_, true, true) => writeln!(out, "then both would have the same"),
+            (_, true, false) => writeln!(out, "both have the same records now{}", self.state()),
+            (_, true, true) => writeln!(out, "then both would have the same records"),
             (_, false, _) => writeln!(out, "the two are not equal"),
         }
     }
@@ -279,6 +341,7 @@ pub fn run(face: &Face, args: &StoreSync) -> Result {
     let options = SyncOptions {
         threads: std::thread::available_parallelism().map_or(2, usize::from),
         dry_run: args.dry_run,
+        verify: args.verify,
         accept_damaged: args.accept_damaged,
         only: Some(taken),
     };
@@ -289,8 +352,8 @@ pub fn run(face: &Face, args: &StoreSync) -> Result {
             interrupted(
                 CliError::of_store(&action, to, &error),
                 &error,
-                path,
-                &other,
+                (path, to),
+                args,
             )
         })
     };
@@ -319,7 +382,7 @@ fn result(args: &StoreSync, brought: SyncReport, back: Option<SyncReport>) -> Sy
     let last = back.as_ref().unwrap_or(&brought);
     let (equal, stopped) = (last.equal, brought.stopped || last.stopped);
     let objects = |report: SyncReport| {
-        let of = |one| InstanceObject::of(one, args.dry_run);
+        let of = |one| InstanceObject::of(one, args);
         report.instances.into_iter().map(of).collect()
     };
     Synced {
@@ -327,6 +390,7 @@ fn result(args: &StoreSync, brought: SyncReport, back: Option<SyncReport>) -> Sy
         instances: objects(brought),
         equal,
         dry_run: args.dry_run,
+        verified: args.verify && !stopped,
         stopped: stopped.then_some("interrupted"),
     }
 }
@@ -443,21 +507,27 @@ fn check_mirror(face: &Face, args: &StoreSync, path: &Path, there: &Judged) -> R
 }
 
 /// A failure half way: what came stays.
-fn interrupted(failed: CliError, error: &StoreError, path: &Path, other: &Other<'_>) -> CliError {
+fn interrupted(
+    failed: CliError,
+    error: &StoreError,
+    (path, full): (&Path, &Path),
+    args: &StoreSync,
+) -> CliError {
     match error {
         StoreError::Full { .. } => failed.hint(format!(
             "what came is kept; make room (see: df -h {}) and repeat: {}",
-            text::shell_path(path),
-            again(path, other.path)
+            text::shell_path(full),
+            again(path, args)
         )),
         _ => failed,
     }
 }
 
 /// The command that goes on.
-fn again(path: &Path, other: &Path) -> String {
-    let (path, other) = (text::shell_path(path), text::shell_path(other));
-    format!("asl store sync {other} --store {path}")
+fn again(path: &Path, args: &StoreSync) -> String {
+    let (path, other) = (text::shell_path(path), text::shell_path(&args.other));
+    let verify = if args.verify { " --verify" } else { "" };
+    format!("asl store sync {other}{verify} --store {path}")
 }
 
 /// What to do next, by the worst that happened.
@@ -480,16 +550,21 @@ fn advise(face: &Face, args: &StoreSync, path: &Path, (there, synced): (&Judged,
         format!(
             "hint: see what is hit: asl store diff {other} --store {place}; from another copy that \
              is whole the rest comes, or without it: {} --accept-damaged",
-            again(path, &args.other)
+            again(path, args)
         )
     } else if has("refused") {
         format!("hint: see what is wrong: asl store verify --store {other}")
     } else if synced.stopped.is_some() {
-        format!("to go on: {}", again(path, &args.other))
+        format!("to go on: {}", again(path, args))
+    } else if synced.all().any(|one| !one.damaged.is_empty()) && !args.accept_damaged {
+        format!(
+            "hint: it is damaged in both, and stays as it is. A third copy may have it whole: asl \
+             store sync ANOTHER --verify --store {place}"
+        )
     } else if !synced.equal && !args.dry_run && synced.back.is_none() {
         format!(
             "to bring over the other way, too: {} --both",
-            again(path, &args.other)
+            again(path, args)
         )
     } else {
         return;

@@ -135,7 +135,11 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
         hits(&store, &numbered(&report.damage), unnamed(&report.damage))
     });
     let hits = hits.map_err(|error| failed(&action, path, &error))?;
-    let only_caches = report.only_caches();
+    let lost = match &report {
+        report if report.only_caches() => Lost::Caches,
+        report if report.damage.iter().any(of_block) => Lost::Blocks,
+        _ => Lost::Other,
+    };
     let verified = result(report, hits, args.quick);
     for warning in &verified.warnings {
         face.report.warn(warning);
@@ -148,12 +152,23 @@ pub fn run(face: &Face, args: &StoreVerify) -> Result {
         return Ok(Exit::Complete);
     }
     if face.report.is_human() {
-        face.report.note(&advice(path, only_caches, opens));
+        face.report.note(&advice(path, lost, opens));
     }
     Ok(Exit::Integrity)
 }
 
-fn advice(path: &Path, only_caches: bool, opens: bool) -> String {
+/// The worst that is damaged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// What can be made anew.
+    Caches,
+    /// Blocks: another copy has them.
+    Blocks,
+    /// Something else.
+    Other,
+}
+
+fn advice(path: &Path, lost: Lost, opens: bool) -> String {
     let place = text::shell_path(path);
     if !opens {
         format!(
@@ -162,13 +177,20 @@ fn advice(path: &Path, only_caches: bool, opens: bool) -> String {
              If there is none, make it again from the blocks: asl store repair \
              --accept-lost-records --store {place}"
         )
-    } else if only_caches {
+    } else if lost == Lost::Caches {
         format!("hint: nothing is lost; to make the caches anew: asl store repair --store {place}")
     } else {
+        let again = match lost {
+            Lost::Blocks => format!(
+                "From another copy of the store the rest comes whole again: asl store sync OTHER \
+                 --verify --store {place}; without one, capture the disk again into the same store \
+                 while it still reads, and"
+            ),
+            _ => "While the disk still reads, capture it again into the same store, and".to_owned(),
+        };
         format!(
-            "hint: what is not listed is whole. While the disk still reads, capture it again into \
-             the same store, and what is damaged is stored anew: asl-capture disk SOURCE --new \
-             --store {place}"
+            "hint: what is not listed is whole. {again} what is damaged is stored anew: \
+             asl-capture disk SOURCE --new --store {place}"
         )
     }
 }
@@ -183,10 +205,12 @@ pub(super) fn numbered(damage: &[Damage]) -> HashMap<asl_store::Key, usize> {
 
 /// A block of which nobody can say any more what was in it.
 pub(super) fn unnamed(damage: &[Damage]) -> Option<usize> {
-    let of_block =
-        |damage: &Damage| damage.file.starts_with("blocks/") || damage.file.contains("/blocks/");
     let mut damage = damage.iter();
     damage.position(|damage| of_block(damage) && damage.keys.is_empty())
+}
+
+fn of_block(damage: &Damage) -> bool {
+    damage.file.starts_with("blocks/") || damage.file.contains("/blocks/")
 }
 
 /// What damage hits.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use asl_store::format::log_header;
 
-use super::programs::{asl, program, shown};
+use super::programs::{asl, dir, program, shown};
 
 /// A store with a few artifacts.
 struct Harmed {
@@ -116,6 +116,78 @@ fn largest_block(store: &std::path::Path) -> PathBuf {
         .map(|file| file.unwrap().path())
         .max_by_key(|file| fs::metadata(file).unwrap().len())
         .unwrap()
+}
+
+/// The command in a hint that begins with these words, up to where the sentence goes on.
+fn hinted(output: &std::process::Output, words: &str) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let from = said
+        .find(words)
+        .unwrap_or_else(|| panic!("{}", shown(output)));
+    let rest = &said[from..];
+    let end = rest.find([';', '\n']).unwrap_or(rest.len());
+    rest[..end].to_owned()
+}
+
+/// What somebody copies from the screen.
+fn typed(command: &str) -> std::process::Output {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(dir()).chain(std::env::split_paths(&path));
+    std::process::Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", std::env::join_paths(dirs).unwrap())
+        .output()
+        .unwrap()
+}
+
+/// From a file that cannot be read over two hints to a store that is whole again.
+#[test]
+fn one_hint_after_the_other_heals_what_rotted() {
+    let harmed = Harmed::new();
+    let (store, mirror) = (harmed.store(), harmed.room.path().join("a mirror"));
+    let mirrored = asl(&[
+        "store",
+        "sync",
+        store.to_str().unwrap(),
+        "--store",
+        mirror.to_str().unwrap(),
+        "--expect",
+        "none",
+        "--ephemeral",
+    ]);
+    assert!(mirrored.status.success(), "{}", shown(&mirrored));
+    for place in [300, 70] {
+        let file = largest_block(&store);
+        let whole = fs::read(&file).unwrap();
+        let mut rotted = whole.clone();
+        rotted[place] ^= 1;
+        fs::write(&file, &rotted).unwrap();
+        let got = harmed.keys.iter().map(|key| harmed.asl(&["get", key]));
+        let failed = got.into_iter().find(|got| !got.status.success());
+        let verify = hinted(&failed.expect("it cannot be read"), "asl store verify");
+        let found = typed(&verify);
+        assert_eq!(found.status.code(), Some(10), "{}", shown(&found));
+        // Without a flag only lengths are compared, and nobody says more than that.
+        let path = mirror.to_str().unwrap();
+        let compared = harmed.asl(&["store", "sync", path]);
+        assert!(compared.status.success(), "{}", shown(&compared));
+        assert!(
+            compared
+                .stdout
+                .ends_with(b"both have the same records now\n")
+        );
+        assert_eq!(fs::read(&file).unwrap(), rotted);
+        let heal = hinted(&found, "asl store sync OTHER");
+        let healed = typed(&heal.replace("OTHER", &format!("'{path}'")));
+        assert!(healed.status.success(), "{}", shown(&healed));
+        assert_eq!(fs::read(&file).unwrap(), whole);
+        let clean = typed(&verify);
+        assert!(clean.status.success(), "{}", shown(&clean));
+        for key in &harmed.keys {
+            let got = harmed.asl(&["get", key]);
+            assert!(got.status.success(), "{}", shown(&got));
+        }
+    }
 }
 
 /// One wrong byte is found, and what it hits is named.
