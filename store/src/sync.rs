@@ -436,7 +436,8 @@ fn plan_only(
             && !progress.is_stopped()
         {
             let taken = one.outcome.is_taken();
-            caches::bring_caches(&one.plan, source, taken, options, &mut one.brought)?;
+            let brought = &mut one.brought;
+            caches::bring_caches(&one.plan, source, taken, options, &progress, brought)?;
         }
     }
     Ok(progress.is_stopped())
@@ -596,7 +597,7 @@ fn bring(one: &mut Work, options: &SyncOptions, progress: &Progress) -> Result<(
         let mut brought = blocks::bring_blocks(&one.plan, &one.wanted, options, progress)?;
         let taken = one.outcome.is_taken();
         if (taken || options.verify) && !progress.is_stopped() {
-            caches::bring_caches(&one.plan, source, taken, options, &mut brought)?;
+            caches::bring_caches(&one.plan, source, taken, options, progress, &mut brought)?;
         }
         one.brought.join(brought);
         if one.brought.damaged.is_empty() || progress.is_stopped() || !one.outcome.is_taken() {

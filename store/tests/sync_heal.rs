@@ -6,7 +6,7 @@ mod common;
 mod pair;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use asl_store::format::{block_header as bh, block_trailer as bt, frame_header as fh};
 use asl_store::instances::instance_dir;
@@ -420,9 +420,10 @@ fn a_whole_copy_that_rots_on_the_way_replaces_nothing() {
     let a = copy.fork();
     a.flip_byte(&path, 600).unwrap();
     let before = a.read_file(&path).unwrap();
-    let inside = a.clone();
+    let (inside, flipped) = (a.clone(), AtomicBool::new(false));
     a.set_hook(move |op| {
-        if op.kind == OpKind::Sync && op.path.contains("tmp/ingest") {
+        let written = op.kind == OpKind::Sync && op.path.contains("tmp/ingest");
+        if written && !flipped.swap(true, Ordering::Relaxed) {
             inside.flip_byte(&op.path, 700).unwrap();
         }
         None

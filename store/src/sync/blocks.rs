@@ -5,7 +5,7 @@
 //!
 //! Order of writes, of each block
 //! 1. `tmp/ingest/…new`, sharing the bytes of the other store's file or holding a copy of them; synced
-//! 2. that file is read back and checked to the last byte
+//! 2. that file is read back and checked to the last byte; one that is to replace a damaged file, from the medium
 //! 3. its name, durable: by one rename, over the damaged file where there is one
 //!
 //! Crash: up to step 3 a file that the next sync removes, and what was damaged here is as it was; from then on one that our log names
@@ -473,6 +473,11 @@ fn bring_block(plan: &Plan, wanted: &Wanted, replaces: bool) -> Result<(Sealed, 
             ensure_dirs(&*plan.into).map_err(Failed::Ours)?;
         }
         let (file, shared) = copy(&*source, &path, &*plan.into, &ingest)?;
+        if replaces {
+            // A medium that lets files rot is asked for what it has, not the page cache.
+            file.settle()
+                .map_err(|error| Failed::Ours(Error::io("sync", &ingest)(error)))?;
+        }
         let sealed = check_file(&*file, &path, wanted, &|_| {}).map_err(|error| match error {
             Error::Damaged { .. } | Error::NewerFormat { .. } | Error::UnknownFlags { .. } => {
                 match check_file(&*source, &path, wanted, &|_| {}) {

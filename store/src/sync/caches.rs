@@ -13,7 +13,7 @@
 use std::collections::HashSet;
 
 use super::blocks::{
-    Brought, DamagedFile, Failed, HealedFile, INGEST_DIR, copy, has_vanished, still_there,
+    Brought, DamagedFile, Failed, HealedFile, INGEST_DIR, Progress, copy, has_vanished, still_there,
 };
 use super::survey::{Source, Standing};
 use super::{Plan, SyncOptions};
@@ -32,16 +32,21 @@ use crate::vfs::{Access, Vfs, VfsFile};
 const HASH_BYTES: usize = 1 << 20;
 
 /// Brings the index segments that their log names now and the state files of its snapshots, where they are not here. Where our log is
-/// not to be `taken` further, only those that it names are healed. With [`SyncOptions::dry_run`] it is only looked.
+/// not to be `taken` further, only those that it names are healed. With [`SyncOptions::dry_run`] it is only looked. Ends early where
+/// somebody stopped the sync.
 pub(super) fn bring_caches(
     plan: &Plan,
     source: &Source,
     taken: bool,
     options: &SyncOptions,
+    progress: &Progress,
     brought: &mut Brought,
 ) -> Result<()> {
     let in_force = in_force(plan, source);
     for segment in source.state.segments() {
+        if progress.is_stopped() {
+            return Ok(());
+        }
         let known = in_force.contains(&(segment.shard, segment.number));
         if !known && (!taken || options.dry_run) {
             continue;
@@ -74,6 +79,9 @@ pub(super) fn bring_caches(
     }
     let before = plan.before.map_or(0, |head| head.position.0);
     for state in &source.vouched_states {
+        if progress.is_stopped() {
+            return Ok(());
+        }
         let known = state.position < before;
         if !known && (!taken || options.dry_run) {
             continue;
