@@ -200,6 +200,48 @@ fn from_a_disk_with_a_bios() {
     greets("boot-bios-disk", Firmware::Bios, Plug::Disk);
 }
 
+/// A stick of another build has the same label, and is looked at before the disk that this machine is started from. What lies on it
+/// is not taken: its drivers are for another kernel.
+///
+/// Covers K2, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn beside_a_medium_of_another_build() {
+    let name = "boot-two-media";
+    story(name, |directory| {
+        let tree = directory.join("tree/sysresccd/x86_64");
+        fs::create_dir_all(&tree).expect("the story's directory can be written");
+        file_with(&tree, "airootfs.sfs", b"of another build");
+        let other = directory.join("other.iso");
+        host(
+            Command::new("xorriso")
+                .args(["-as", "mkisofs", "-quiet", "-volid", "RESCUEASL", "-o"])
+                .args([&other, &directory.join("tree")]),
+            &[0],
+        )?;
+        let mut machine = Machine::new(name, Medium::ours()?)
+            .plug(Plug::Disk)
+            .disk(Disk::new("OTHER002", other, Bus::Usb))
+            .start()?;
+        machine.log_in()?;
+        let console = &mut machine.console;
+        let passed = console.run("dmesg | grep 'is another medium'")?.ok()?;
+        assert_eq!(passed.lines().count(), 1, "{passed}");
+        let disks = console.run("asl disks --json")?.ok()?;
+        let disks: serde_json::Value = serde_json::from_str(&disks).expect("it is JSON");
+        let disks = disks["disks"].as_array().expect("a list");
+        let medium: Vec<_> = disks
+            .iter()
+            .filter(|disk| disk["boot_medium"] == true)
+            .collect();
+        assert!(
+            medium.len() == 1 && medium[0]["serial"] != "OTHER002",
+            "{disks:#?}"
+        );
+        machine.power_off()
+    });
+}
+
 /// The prompt is there within 30 s of the kernel's start, in 512 MiB, translated.
 ///
 /// Covers K2, K7.
