@@ -14,7 +14,7 @@
 //! (`chain/judge.rs`) 99 %, requests all, `codec.rs` 97 %, `checkpoint.rs` 94 %, `note.rs` 90 %, `dam.rs` 83 %, `witness/quorum.rs`
 //! 83 %, `sign.rs` 74 %, `keyfile.rs` 61 %. What is left writes documents, or names and displays things.
 
-#[path = "../dams/cases.rs"]
+#[path = "../dams/cases/mod.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod cases;
 mod dam;
