@@ -83,9 +83,29 @@ static_route_debian() {
     venv_ready static
 }
 
-# The time that goes into whatever is built in place of now: SOURCE_DATE_EPOCH, or that of the last commit.
+# Whether this is a clone, and not what somebody unpacked from an archive of a commit.
+is_clone() { [[ -e $ROOT/.git ]]; }
+
+# source_files DIRECTORY: the names of what is in it, each ended by a NUL. In a clone only what is committed or about to be: no
+# editor's leavings.
+source_files() {
+  if is_clone; then
+    git -C "$1" ls-files -z --cached --others --exclude-standard
+  else
+    find "$1" \( -type f -o -type l \) -printf '%P\0' | LC_ALL=C sort -z
+  fi
+}
+
+# The time that goes into whatever is built in place of now: SOURCE_DATE_EPOCH, or that of the last commit, which the files of an
+# archive have, too.
 set_source_date() {
-  SOURCE_DATE=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+  if [[ -n ${SOURCE_DATE_EPOCH-} ]]; then
+    SOURCE_DATE=$SOURCE_DATE_EPOCH
+  elif is_clone; then
+    SOURCE_DATE=$(git log -1 --format=%ct)
+  else
+    SOURCE_DATE=$(stat --format %Y Cargo.lock)
+  fi
   # mksquashfs refuses to be told twice.
   unset SOURCE_DATE_EPOCH
 }
