@@ -236,9 +236,14 @@ impl Domain {
 
     /// The domain that this one was given up for, and the record that says so: the newest.
     pub fn retired_to(&self) -> Option<(DomainId, LogPosition)> {
-        let retired = self.links().filter(|(_, link)| link.op == Op::Retire);
-        let newest = retired.max_by_key(|(state, _)| state.record);
+        let newest = self.retirement();
         newest.map(|(state, link)| (link.parent, state.record))
+    }
+
+    /// The newest link by which this domain was given up for another one, which is the link's parent.
+    pub fn retirement(&self) -> Option<(&LineageState, &Lineage)> {
+        let retired = self.links().filter(|(_, link)| link.op == Op::Retire);
+        retired.max_by_key(|(state, _)| state.record)
     }
 
     /// How bad a finding is, all things considered: a fork that a rotation settled is history.

@@ -47,6 +47,7 @@ mod error;
 mod files;
 #[cfg(test)]
 mod fixture;
+mod words;
 
 pub use author::{AuthorError, Draft};
 pub use chain::{Candidate, Chain, ChainError, Standing, Step};

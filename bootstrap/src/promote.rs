@@ -1,7 +1,7 @@
 //! Promotion: what a store of another domain holds becomes part of this one, proven, and as often as it is told.
 //!
 //! The source is anybody's store until it is proven, and is only read. [`examine`] proves it and finds out what is to be done, writing
-//! nothing and needing no key; [`Plan::execute`] does it.
+//! nothing and needing no key; [`Plan::execute`] does it. [`examine_new`] finds out the same for a domain that is not founded yet.
 //!
 //! A source's directory may hold several instances of the store. Each has a log, and so a history, a pin and a lineage of its own; they are
 //! proven, planned and brought together, and every step is done for all of them before the next.
@@ -57,7 +57,7 @@ mod source;
 pub use blocks::{Action, Tally};
 pub use bring::Moved;
 pub use error::{DamagedBlock, PromoteError};
-pub use plan::{InstancePlan, Plan, Progress, examine};
+pub use plan::{InstancePlan, Plan, Progress, examine, examine_new};
 pub use retire::{Retired, retire, status};
 pub use sessions::Takeover;
 pub use source::{Instance, Source};
@@ -177,7 +177,8 @@ impl Plan {
     ) -> Result<Promoted> {
         let parent = plan::open_target(writer.handle())?;
         commit::check_keys(self, &parent, means)?;
-        let same = parent.id() == self.parent && source.instances().len() == self.instances.len();
+        let same =
+            self.parent == Some(parent.id()) && source.instances().len() == self.instances.len();
         if !same {
             return Err(PromoteError::TargetChanged.into());
         }

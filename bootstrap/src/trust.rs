@@ -42,6 +42,7 @@ use crate::error::Result;
 use crate::files::{self, FileError, Readers};
 use crate::id::DomainId;
 use crate::pin::{Compared, Pin};
+use crate::words::{count, were};
 
 pub use evidence::{EVIDENCE_MAX, Evidence, Head, NOTES_MAX};
 
@@ -120,7 +121,16 @@ fn of_log(pinned: &LogPin, found: &LogCompared) -> String {
     } = pinned;
     match found {
         LogCompared::Rollback { position: end } => {
-            format!("the log of store {store} has {end} records, and {position} were seen before")
+            format!(
+                "the log of store {store} has {}, and {position} {} seen before",
+                count(end.0, "record"),
+                were(position.0)
+            )
+        }
+        _ if position.0 == 1 => {
+            format!(
+                "the first record of the log of store {store} is not the one that was seen before"
+            )
         }
         _ => format!(
             "the first {position} records of the log of store {store} are not those that were \

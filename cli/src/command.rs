@@ -26,6 +26,7 @@ pub mod guide;
 pub mod ls;
 pub mod man;
 pub mod promote;
+mod promote_found;
 mod promote_outcome;
 mod promote_plan;
 mod promote_refusal;

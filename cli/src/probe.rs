@@ -293,15 +293,34 @@ pub fn survey(system: &SystemPaths, path: &Path, allowed: Allowed) -> Result<Des
 
 /// The store that a directory lies in, other than itself.
 fn store_around(path: &Path) -> Option<PathBuf> {
+    let around = stores_around(path).into_iter().next();
+    around.map(|(store, _)| store)
+}
+
+/// The stores that a file or directory, which may not exist yet, lies in, other than itself; the innermost first, each with what the path
+/// is called in it.
+pub fn stores_around(path: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let Some(absolute) = real_path(path) else {
+        return Vec::new();
+    };
+    let above = absolute.ancestors().skip(1);
+    above
+        .filter(|dir| dir.join("blocks/sealed").is_dir())
+        .filter_map(|dir| Some((dir.to_owned(), absolute.strip_prefix(dir).ok()?.to_owned())))
+        .collect()
+}
+
+/// The path with every link in it followed as far as it exists: a link may lead into a store.
+fn real_path(path: &Path) -> Option<PathBuf> {
     let existing = existing_ancestor(path);
     let absolute = std::path::absolute(path).ok()?;
-    let missing = absolute.strip_prefix(&existing).ok()?;
-    // A link may lead into a store.
-    let absolute = fs::canonicalize(&existing).ok()?.join(missing);
-    let mut above = absolute.ancestors().skip(1);
-    above
-        .find(|dir| dir.join("blocks/sealed").is_dir())
-        .map(Path::to_path_buf)
+    let missing = absolute.strip_prefix(&existing).ok()?.to_owned();
+    let existing = fs::canonicalize(&existing).ok()?;
+    // Joining nothing would end in a slash.
+    Some(match missing.as_os_str().is_empty() {
+        true => existing,
+        false => existing.join(missing),
+    })
 }
 
 fn existing_ancestor(path: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::{CliError, Result};
 use crate::text;
-use crate::wrap::{Lines, for_stderr};
+use crate::wrap::{Lines, for_stderr, wrap};
 
 /// How standard output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +219,28 @@ fn named(name: &str, object: &impl Serialize) -> Value {
         fields.extend(more);
     }
     value
+}
+
+/// Columns that a result for people has.
+const COLUMNS: usize = 80;
+
+/// Lines of `name  value`, 80 columns wide: what does not fit goes on below the beginning of its value. Only a word, or a command, that is
+/// longer than that stays in one piece.
+pub fn filled(out: &mut dyn Write, facts: &[(&str, String)]) -> io::Result<()> {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in facts {
+        let mut name = *name;
+        for line in wrap(value, COLUMNS.saturating_sub(width + 2)).lines() {
+            writeln!(out, "{name:width$}  {}", line.trim_start())?;
+            name = "";
+        }
+    }
+    Ok(())
+}
+
+/// A sentence, 80 columns wide.
+pub fn sentence(out: &mut dyn Write, words: &str) -> io::Result<()> {
+    writeln!(out, "{}", wrap(words, COLUMNS))
 }
 
 /// Lines of `name  value` with the values aligned.

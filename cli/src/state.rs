@@ -73,6 +73,25 @@ impl State {
         }
     }
 
+    /// What is to be said where something that was seen could not be remembered: nobody notices until it is missed.
+    pub fn not_remembered(error: &CliError) -> String {
+        let (place, other) = match here() {
+            Some(path) => (
+                format!("in {}", text::path(&path)),
+                "Let that directory be written to, or name another one: export ASL_STATE=DIR",
+            ),
+            None => (
+                "on this machine".to_owned(),
+                "Name a directory for it that outlives this session: export ASL_STATE=DIR",
+            ),
+        };
+        format!(
+            "how far this domain was seen is not remembered {place}: {}. Next time an older copy of \
+             it, or one that was changed, is not noticed. {other}; then repeat the command",
+            error.in_one_line()
+        )
+    }
+
     /// A refusal of the memory as the face tells it; `action` completes "cannot …".
     pub fn failed(&self, action: &str, error: &Error) -> CliError {
         let of = CliError::new(format!("cannot {action}"))

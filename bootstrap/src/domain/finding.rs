@@ -12,6 +12,7 @@ use crate::note::NoteError;
 use crate::policy::{PolicyError, Refusal};
 use crate::sign::SignError;
 use crate::tlog::TreeHash;
+use crate::words::count;
 
 /// Something in the log that does not count.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +81,13 @@ pub enum Problem {
     #[error("a cosignature is wrong")]
     Cosignature(#[source] NoteError),
     /// A checkpoint of records that were not there yet.
-    #[error("the checkpoint is of {size} records, more than were before it")]
+    #[error("the checkpoint is of {}, more than were before it", count(*.size, "record"))]
     CheckpointSize {
         /// What it says.
         size: u64,
     },
     /// A signed root that is not the log's: another log was signed, or this one was changed.
-    #[error("the checkpoint of {size} records has the root {found}; this log has {expected}")]
+    #[error("the checkpoint of {} has the root {found}; this log has {expected}", count(*.size, "record"))]
     CheckpointRoot {
         /// What it says.
         size: u64,

@@ -2,7 +2,7 @@
 //!
 //! Nothing is written; a crash leaves nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use asl_store::block::{self, Entry};
 use asl_store::frame::decode;
@@ -63,24 +63,23 @@ impl Tally {
     }
 }
 
-/// What becomes of each block, in the order of the source's log.
+/// What becomes of each block, in the order of the source's log; `target` is none where the domain is still to be founded.
 pub(super) fn blocks(
     source: &Instance,
-    target: &StoreHandle,
+    target: Option<&StoreHandle>,
 ) -> Result<(Vec<Step>, Vec<DamagedBlock>)> {
     let mut infos: Vec<(BlockId, BlockInfo)> = source.store().with_state(|state| {
         let blocks = state.blocks.iter();
         blocks.map(|(id, info)| (BlockId(*id), *info)).collect()
     });
     infos.sort_by_key(|(_, info)| info.position);
-    let here: HashMap<[u8; 32], u64> = target.with_state(|state| {
-        let blocks = state.blocks.values();
-        blocks.map(|info| (info.digest, info.file_len)).collect()
-    });
+    let here: HashSet<Digest> = target.map(digests).unwrap_or_default();
     let is_here = |info: &BlockInfo| {
         let path = block::sealed_path(&Digest(info.digest));
-        let found = target.vfs().metadata(&path);
-        here.contains_key(&info.digest) && found.is_ok_and(|found| found.len == info.file_len)
+        here.contains(&Digest(info.digest))
+            && target
+                .and_then(|target| target.vfs().metadata(&path).ok())
+                .is_some_and(|found| found.len == info.file_len)
     };
     let (mut steps, mut damaged) = (Vec::with_capacity(infos.len()), Vec::new());
     for (id, info) in infos {
@@ -119,7 +118,9 @@ pub(super) fn action_now(
     step: &Step,
 ) -> Result<Action> {
     match step.action {
-        Action::Have if !here.contains(&step.digest) => fate(source, target, step.id, &step.digest),
+        Action::Have if !here.contains(&step.digest) => {
+            fate(source, Some(target), step.id, &step.digest)
+        }
         action => Ok(action),
     }
 }
@@ -133,7 +134,12 @@ pub(super) fn digests(store: &StoreHandle) -> HashSet<Digest> {
 }
 
 /// Whether a block that is not here is worth a file: not if three quarters of its artifacts' bytes are here.
-fn fate(source: &Instance, target: &StoreHandle, id: BlockId, digest: &Digest) -> Result<Action> {
+fn fate(
+    source: &Instance,
+    target: Option<&StoreHandle>,
+    id: BlockId,
+    digest: &Digest,
+) -> Result<Action> {
     let store = source.store();
     let (file, path) = store.with_state(|state| open_block(&**store.vfs(), state, id))?;
     let sealed = block::read_sealed(&*file, &path)?;
@@ -141,6 +147,9 @@ fn fate(source: &Instance, target: &StoreHandle, id: BlockId, digest: &Digest) -
         let what = "another block than the log names";
         return Err(asl_store::Error::damaged(&path, 0, what).into());
     }
+    let Some(target) = target else {
+        return Ok(Action::Bring);
+    };
     // It was given its place, and the power went before its record: with a record it belongs to something.
     let placed = target.vfs().metadata(&block::sealed_path(digest));
     if placed.is_ok() {

@@ -121,13 +121,23 @@ pub(super) fn check_keys(plan: &Plan, parent: &Domain, means: &Means<'_>) -> Res
     let head = &parent.chain.head().dam;
     roots(head, &parent.id(), means.keys)
         .map_err(|(have, need)| PromoteError::Roots { have, need })?;
-    if let Some(keys) = means.child_keys {
-        let child = plan.child();
+    means
+        .child_keys
+        .map_or(Ok(()), |keys| plan.check_child_keys(keys))
+}
+
+impl Plan {
+    /// Looks whether the source's keys can hand it over.
+    ///
+    /// # Errors
+    /// [`KeyFileError::OtherDomain`](crate::KeyFileError::OtherDomain), [`PromoteError::ChildRoots`].
+    pub fn check_child_keys(&self, keys: &KeyFile) -> Result<()> {
+        let child = self.child();
         keys.require_domain(&child.id())?;
         roots(&child.chain.head().dam, &child.id(), keys)
             .map_err(|(have, need)| PromoteError::ChildRoots { have, need })?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Signs the lineage and logs it with the captures: from then on the promotion is.

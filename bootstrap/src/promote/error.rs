@@ -8,6 +8,7 @@ use crate::id::DomainId;
 use crate::pin::{Compared, Pin};
 use crate::trust::Evidence;
 use crate::verify::Found;
+use crate::words::{are, count, were};
 
 /// A promotion that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,7 @@ pub enum PromoteError {
     #[error("the source has no domain: nobody vouches for what is in it")]
     NoDomain,
     /// Something in the source's log is not as it should be.
-    #[error("{} in the source's log not as {} should be", of_count(.found.len()), if .found.len() == 1 { "it" } else { "they" })]
+    #[error("{} in the source's log not as {} should be", are(.found.len() as u64, "thing"), if .found.len() == 1 { "it" } else { "they" })]
     Source {
         /// The instance whose log it is.
         store: StoreId,
@@ -58,8 +59,8 @@ pub enum PromoteError {
     },
     /// The source's log is shorter than it was.
     #[error(
-        "the log of store {store} has {found} records, but {known} of it were taken over or seen \
-         before"
+        "the log of store {store} has {}, but {known} of it {} taken over or seen before",
+        count(.found.0, "record"), were(.known.0)
     )]
     RolledBack {
         /// The store instance.
@@ -87,7 +88,7 @@ pub enum PromoteError {
         epoch: Epoch,
     },
     /// Blocks of the source are damaged.
-    #[error("{} damaged in the source", of_blocks(.blocks.len()))]
+    #[error("{} damaged in the source", are(.blocks.len() as u64, "block"))]
     Damaged {
         /// Which, and what they cost.
         blocks: Vec<DamagedBlock>,
@@ -96,7 +97,10 @@ pub enum PromoteError {
     #[error("the source's index is damaged")]
     Index(#[source] asl_store::Error),
     /// The source shows, or refers to, what is nowhere in it.
-    #[error("{artifacts} artifacts of the source are nowhere in it, and {} incomplete", of_captures(.sessions.len()))]
+    #[error(
+        "{} of the source nowhere in it, and {} incomplete",
+        are(*.artifacts, "artifact"), are(.sessions.len() as u64, "capture")
+    )]
     Incomplete {
         /// How many of those that it shows.
         artifacts: u64,
@@ -144,31 +148,15 @@ pub(super) fn of_end(end: &LogEnd) -> String {
     match end {
         LogEnd::Clean => "is whole".into(),
         LogEnd::Torn { ignored_bytes } => {
-            format!("ends in {ignored_bytes} bytes that a crash tore")
+            format!(
+                "ends in {} that a crash tore",
+                count(*ignored_bytes, "byte")
+            )
         }
         LogEnd::Damaged { what } => format!("is damaged: {what}"),
-        LogEnd::Lost { remembered } => format!("once had {remembered} records and lacks some"),
-    }
-}
-
-fn of_count(count: usize) -> String {
-    match count {
-        1 => "one thing is".into(),
-        count => format!("{count} things are"),
-    }
-}
-
-fn of_blocks(count: usize) -> String {
-    match count {
-        1 => "one block is".into(),
-        count => format!("{count} blocks are"),
-    }
-}
-
-fn of_captures(count: usize) -> String {
-    match count {
-        1 => "one capture is".into(),
-        count => format!("{count} captures are"),
+        LogEnd::Lost { remembered } => {
+            format!("once had {} and lacks some", count(remembered.0, "record"))
+        }
     }
 }
 

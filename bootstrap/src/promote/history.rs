@@ -43,18 +43,19 @@ pub(super) struct Standing {
     pub(super) scan: Scan,
 }
 
-/// Finds out. With `fork`, another history is one of its own; with `accept_rebuilt`, one that was made again after a loss is the
+/// Finds out; `target` is none where the domain is still to be founded. With `fork`, another history is one of its own; with `accept_rebuilt`, one that was made again after a loss is the
 /// same.
 pub(super) fn standing(
     source: &Instance,
     child: &Domain,
-    target: &Domain,
+    target: Option<&Domain>,
     remembered: Option<&LogPin>,
     (fork, accept_rebuilt): (bool, bool),
 ) -> Result<Standing> {
     let head = source.head();
     let links: BTreeMap<Key, &Lineage> = target
-        .links()
+        .into_iter()
+        .flat_map(Domain::links)
         .filter(|(_, link)| link.op != Op::Retire)
         .filter(|(_, link)| link.child == child.id() && link.store == head.store)
         .map(|(state, link)| (state.key, link))

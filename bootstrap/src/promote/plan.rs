@@ -25,7 +25,7 @@ use crate::id::DomainId;
 use crate::lineage::{Checks, Contents, Lineage, Op};
 use crate::mint::{Done, MintError};
 use crate::pin::{Compared, Pin};
-use crate::policy::Foreign;
+use crate::policy::{Foreign, Policy};
 use crate::trust::{LogPin, LogSeen, Trusted};
 use crate::verify::Report;
 
@@ -58,8 +58,8 @@ impl Progress {
 /// A promotion that may be carried out.
 #[derive(Debug)]
 pub struct Plan {
-    /// The target's domain.
-    pub parent: DomainId,
+    /// The target's domain; none where it is still to be founded. Such a plan is only looked at.
+    pub parent: Option<DomainId>,
     /// The source's instances, in its order: each is taken over by itself.
     pub instances: Vec<InstancePlan>,
     /// How the child's manifests compare with what was remembered; `None` where nothing was.
@@ -153,6 +153,13 @@ impl InstancePlan {
     }
 }
 
+/// What a plan is made for: a store, and the domain in it.
+#[derive(Clone, Copy)]
+pub(super) struct Onto<'t> {
+    pub(super) target: &'t StoreHandle,
+    pub(super) parent: &'t Domain,
+}
+
 /// Reads the source and the target, and compares. Nothing is written, and nothing needs a key.
 ///
 /// # Errors
@@ -164,14 +171,52 @@ pub fn examine(
     remembered: Option<&Trusted>,
     request: &Request<'_>,
 ) -> Result<Plan> {
-    for instance in source.instances() {
-        instance.check_index()?;
-    }
-    let reports = source.judge(request.finished, &request.expect)?;
+    let reports = prove(source, request)?;
     let parent = open_target(target)?;
     if parent.id() == request.expect {
         return Err(PromoteError::SameDomain(parent.id()).into());
     }
+    let onto = Onto {
+        target,
+        parent: &parent,
+    };
+    let policy = &parent.chain.head().policy;
+    look(source, reports, Some(onto), policy, remembered, request)
+}
+
+/// What [`examine`] would find in a domain that is still to be founded, with this policy and nothing in it: all that can be refused
+/// before there is one. The plan cannot be carried out; another one is made once the domain is there.
+///
+/// # Errors
+/// As [`examine`].
+pub fn examine_new(
+    source: &Source,
+    policy: &Policy,
+    remembered: Option<&Trusted>,
+    request: &Request<'_>,
+) -> Result<Plan> {
+    let reports = prove(source, request)?;
+    look(source, reports, None, policy, remembered, request)
+}
+
+/// Steps 0 and 1.
+fn prove(source: &Source, request: &Request<'_>) -> Result<Vec<Report>> {
+    for instance in source.instances() {
+        instance.check_index()?;
+    }
+    source.judge(request.finished, &request.expect)
+}
+
+/// Steps 2 to 4.
+fn look(
+    source: &Source,
+    reports: Vec<Report>,
+    onto: Option<Onto<'_>>,
+    policy: &Policy,
+    remembered: Option<&Trusted>,
+    request: &Request<'_>,
+) -> Result<Plan> {
+    let parent = onto.map(|onto| onto.parent);
     let mut manifest = None;
     if let Some(pin) = remembered.and_then(|trusted| trusted.manifest.as_ref()) {
         for report in reports.iter().rev() {
@@ -183,7 +228,7 @@ pub fn examine(
     for (instance, report) in source.instances().iter().zip(&reports) {
         let pin = remembered.and_then(|trusted| trusted.log(&instance.store_id()));
         let how = (request.fork, request.accept_rebuilt);
-        let mut standing = history::standing(instance, &report.domain, &parent, pin, how)?;
+        let mut standing = history::standing(instance, &report.domain, parent, pin, how)?;
         removed.extend(std::mem::take(&mut standing.scan.removed));
         standings.push(standing);
     }
@@ -191,7 +236,7 @@ pub fn examine(
         crate::lineage::Level::Bytes => Foreign::Bytes,
         crate::lineage::Level::Semantics => Foreign::Semantics,
     };
-    parent.chain.head().policy.admit_foreign(asked)?;
+    policy.admit_foreign(asked)?;
 
     let finished = sessions::finished(source, request)?;
     let unfinished = sessions::unfinished(source);
@@ -210,8 +255,10 @@ pub fn examine(
             finished,
             unfinished,
         };
-        let mut plan = looked.plan(instance, target, &parent, request, &mut coming)?;
-        plan.look_whether_done(instance, target, &parent)?;
+        let mut plan = looked.plan(instance, onto, request, &mut coming)?;
+        if let Some(Onto { target, parent }) = onto {
+            plan.look_whether_done(instance, target, parent)?;
+        }
         if nth > 0 {
             plan.look_whether_empty(instance)?;
         }
@@ -222,12 +269,17 @@ pub fn examine(
         _ => contents(source.store())?,
     };
     let mut plan = Plan {
-        parent: parent.id(),
+        parent: parent.map(Domain::id),
         instances,
         manifest,
         contents,
-        available_bytes: target.vfs().statfs().ok().map(|stat| stat.available_bytes),
-        hidden: hidden(source, &request.expect, target, removed)?,
+        available_bytes: onto
+            .and_then(|onto| onto.target.vfs().statfs().ok())
+            .map(|stat| stat.available_bytes),
+        hidden: match onto {
+            Some(onto) => hidden(source, &request.expect, onto.target, removed)?,
+            None => HashSet::new(),
+        },
         accept_damaged: request.accept_damaged,
     };
     plan.look_for_damage(source)?;
@@ -246,8 +298,7 @@ impl Looked {
     fn plan(
         self,
         instance: &Instance,
-        target: &StoreHandle,
-        parent: &Domain,
+        onto: Option<Onto<'_>>,
         request: &Request<'_>,
         coming: &mut Coming,
     ) -> Result<InstancePlan> {
@@ -261,9 +312,10 @@ impl Looked {
         let op = standing.op;
         let how = (op, request.level);
         let domain = &child.domain;
-        let sessions = sessions::new(&head, target, parent, domain, how, &finished, coming)?;
+        let sessions = sessions::new(&head, onto, domain, how, &finished, coming)?;
         let contents = contents(instance.store())?;
-        let (steps, damaged) = blocks(instance, target)?;
+        let (steps, damaged) = blocks(instance, onto.map(|onto| onto.target))?;
+        let parent = onto.map(|onto| onto.parent);
         let prev = standing.prev.as_ref().map(|(_, link)| link.clone());
         let lineage = lineage(parent, domain, &head, &contents, request, standing);
         Ok(InstancePlan {
@@ -279,7 +331,7 @@ impl Looked {
             prev,
             steps,
             finished,
-            links: links(parent, &head),
+            links: parent.map_or(0, |parent| links(parent, &head)),
             child,
         })
     }
@@ -497,8 +549,9 @@ fn check_manifest(pin: &Pin, child: &Domain, fork: bool) -> Result<Compared, Pro
     }
 }
 
+/// Without a parent, the lineage that it would be, but for that.
 fn lineage(
-    parent: &Domain,
+    parent: Option<&Domain>,
     child: &Domain,
     head: &LogPin,
     contents: &Contents,
@@ -519,8 +572,8 @@ fn lineage(
     Lineage {
         op,
         level: request.level,
-        parent: parent.id(),
-        parent_head: parent.chain.head_key(),
+        parent: parent.map_or(DomainId([0; 32]), Domain::id),
+        parent_head: parent.map_or(Key::ZERO, |parent| parent.chain.head_key()),
         child: child.id(),
         child_genesis: genesis.expect("a chain has a genesis").key,
         child_head: child.chain.head_key(),

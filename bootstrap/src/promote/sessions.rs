@@ -9,6 +9,7 @@ use asl_store::state::SessionInfo;
 use asl_store::{Key, LogPosition, SessionId, SessionRecord, StoreHandle, StoreId, format};
 
 use super::error::PromoteError;
+use super::plan::Onto;
 use super::source::{Instance, Source};
 use super::{Means, Request};
 use crate::domain::Domain;
@@ -85,8 +86,7 @@ pub(super) type Coming = BTreeMap<[u8; 16], Key>;
 /// Those captures of an instance that the target does not have yet, ascending by their ids there.
 pub(super) fn new(
     head: &LogPin,
-    target: &StoreHandle,
-    parent: &Domain,
+    onto: Option<Onto<'_>>,
     child: &Domain,
     (op, level): (Op, Level),
     finished: &[Done],
@@ -96,7 +96,8 @@ pub(super) fn new(
         return Ok(Vec::new());
     }
     let ours = |session: &SessionId| {
-        parent.links().any(|(_, link)| {
+        let mut links = onto.iter().flat_map(|onto| onto.parent.links());
+        links.any(|(_, link)| {
             link.op == op
                 && link.child == child.id()
                 && link.store == head.store
@@ -110,7 +111,7 @@ pub(super) fn new(
             if let Some(root) = coming.get(&session.0) {
                 return Some(*root == done.root);
             }
-            target.with_state(|state| {
+            onto?.target.with_state(|state| {
                 let found = state.session(session)?;
                 let finished = found.kind == format::SESSION_FINISHED;
                 Some(finished && found.root_key() == Some(done.root))

@@ -15,6 +15,7 @@ use crate::key::PublicKey;
 use crate::mint::put;
 use crate::note::{Kind, Note, NoteError, NoteKey, SignatureLine};
 use crate::tlog::{Prover, leaf_hash};
+use crate::words::count;
 
 /// Why nothing can be asked or added.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ pub enum ExchangeError {
         name: String,
     },
     /// The witness remembers a longer log than there is.
-    #[error("the witness has cosigned {old} records, and the newest checkpoint here is of {size}")]
+    #[error("the witness has cosigned {}, and the newest checkpoint here is of {size}", count(*.old, "record"))]
     RolledBack {
         /// What the witness cosigned.
         old: u64,

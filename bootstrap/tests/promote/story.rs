@@ -376,6 +376,92 @@ fn a_store_that_was_put_back_is_refused() {
     assert!(matches!(forked, PromoteError::Forked { .. }));
 }
 
+/// What can be refused before there is a domain is, and what is found is what a domain with nothing in it would get.
+#[test]
+fn what_would_come_into_a_domain_that_is_not_founded_is_known() {
+    let child = rescue();
+    let empty = plan(&child, &founded(HOME), &PLAIN).unwrap();
+    let new = plan_new(&child, &PLAIN).unwrap();
+    assert_eq!((empty.parent, new.parent), (Some(fixed_id(HOME)), None));
+    assert!(!new.is_done());
+    assert!(new.to_move().blocks > 3);
+    assert_eq!(new.to_move(), empty.to_move());
+    assert_eq!(new.contents.root(), empty.contents.root());
+    assert_eq!(new.instances[0].sessions, empty.instances[0].sessions);
+    let only = [session(62)];
+    let some = How {
+        captures: Some(&only),
+        ..PLAIN
+    };
+    let new_some = plan_new(&child, &some).unwrap();
+    assert_eq!(new_some.instances[0].sessions.len(), 1);
+
+    // It is never carried out.
+    let source = source(&child).unwrap();
+    let home = founded(HOME);
+    let before = contents(&home);
+    let mut w = writer(&home, 150);
+    let keys = key_file(HOME, w.handle());
+    let means = asl_bootstrap::promote::Means {
+        keys: &keys,
+        child_keys: None,
+        relabel: None,
+        threads: 1,
+        observer: &(),
+    };
+    let refused = new.execute(&source, &mut w, &means).unwrap_err();
+    assert!(matches!(
+        refused,
+        Error::Promote(PromoteError::TargetChanged)
+    ));
+    w.finish().unwrap();
+    assert_eq!(contents(&home), before);
+
+    // Refused: what is damaged, what was put back, another domain.
+    let seen = new.seen();
+    let old = child.fork();
+    advance(&child, 63);
+    let remembered = Trusted {
+        domain: fixed_id(RESCUE),
+        name: None,
+        manifest: None,
+        logs: vec![plan_new(&child, &PLAIN).unwrap().seen()[0].head],
+    };
+    assert!(remembered.logs[0].position > seen[0].head.position);
+    let put_back = How {
+        remembered: Some(&remembered),
+        ..PLAIN
+    };
+    let refused = plan_new(&old, &put_back).unwrap_err();
+    assert!(matches!(
+        refused,
+        Error::Promote(PromoteError::RolledBack { .. })
+    ));
+    let other = How {
+        expect: Some(fixed_id(HOME)),
+        ..PLAIN
+    };
+    assert!(matches!(
+        plan_new(&child, &other).unwrap_err(),
+        Error::Verify(_)
+    ));
+    let sealed = child.files().into_iter();
+    let sealed = sealed.filter(|(name, _)| name.starts_with("blocks/sealed"));
+    let (largest, len) = sealed.max_by_key(|(_, len)| *len).unwrap();
+    child.flip_byte(&largest, len - 400).unwrap();
+    let refused = plan_new(&child, &PLAIN).unwrap_err();
+    assert!(matches!(
+        refused,
+        Error::Promote(PromoteError::Damaged { .. })
+    ));
+    let accepted = How {
+        accept_damaged: true,
+        ..PLAIN
+    };
+    let accepted = plan_new(&child, &accepted).unwrap();
+    assert_eq!(accepted.instances[0].damaged.len(), 1);
+}
+
 /// A capture of the target is nobody's to replace.
 #[test]
 fn an_id_that_is_taken_is_not_taken_over() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use asl_bootstrap::keyfile::Role;
 use asl_bootstrap::lineage::Level;
 use asl_bootstrap::mint::{self, Done};
-use asl_bootstrap::promote::{Means, Plan, Promoted, Request, Source, examine};
+use asl_bootstrap::promote::{Means, Plan, Promoted, Request, Source, examine, examine_new};
 use asl_bootstrap::receipt::ReceiptKind;
 use asl_bootstrap::trust::Trusted;
-use asl_bootstrap::{Domain, DomainId, Draft, KeyFile, Result};
+use asl_bootstrap::{Domain, DomainId, Draft, KeyFile, Kind, Result};
 use asl_store::frame::{Compression, Encoder, build_node};
 use asl_store::vfs::fault::FaultVfs;
 use asl_store::{
@@ -214,6 +214,15 @@ pub fn source(child: &FaultVfs) -> Result<Source> {
 }
 
 pub fn plan(child: &FaultVfs, target: &FaultVfs, how: &How<'_>) -> Result<Plan> {
+    planned(child, Some(target), how)
+}
+
+/// What would be done in a domain that is not founded yet.
+pub fn plan_new(child: &FaultVfs, how: &How<'_>) -> Result<Plan> {
+    planned(child, None, how)
+}
+
+fn planned(child: &FaultVfs, target: Option<&FaultVfs>, how: &How<'_>) -> Result<Plan> {
     let source = source(child)?;
     let finished = finished_of_each(&source);
     let request = Request {
@@ -226,12 +235,12 @@ pub fn plan(child: &FaultVfs, target: &FaultVfs, how: &How<'_>) -> Result<Plan> 
         captures: how.captures,
         tool: "a test",
     };
-    examine(
-        &source,
-        &StoreHandle::open(Arc::new(target.clone()))?,
-        how.remembered,
-        &request,
-    )
+    let Some(target) = target else {
+        let policy = Policy::default_of(Kind::Personal);
+        return examine_new(&source, &policy, how.remembered, &request);
+    };
+    let target = StoreHandle::open(Arc::new(target.clone()))?;
+    examine(&source, &target, how.remembered, &request)
 }
 
 /// The id of a domain by its keys.

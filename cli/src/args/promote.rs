@@ -17,7 +17,6 @@ use super::Global;
     version,
     max_term_width = 80,
     infer_long_args = false,
-    args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     override_usage = "asl-promote [OPTIONS] RESCUE --into ROOT\n       asl-promote status ROOT",
@@ -46,6 +45,33 @@ pub struct AslPromote {
     /// A promotion.
     #[command(flatten)]
     pub promote: Promote,
+}
+
+impl Promote {
+    /// The first option of a promotion that was given, as it is typed: beside another command it means nothing.
+    pub fn given(&self) -> Option<&'static str> {
+        [
+            (self.rescue_store.is_some(), "RESCUE"),
+            (self.into.is_some(), "--into"),
+            (self.expect.is_some(), "--expect"),
+            (self.domain.is_some(), "--domain"),
+            (self.as_new, "--as-new"),
+            (self.dry_run, "--dry-run"),
+            (self.yes, "--yes"),
+            (self.passphrase_file.is_some(), "--passphrase-file"),
+            (
+                self.rescue_passphrase_file.is_some(),
+                "--rescue-passphrase-file",
+            ),
+            (!self.captures.is_empty(), "--captures"),
+            (self.accept_damaged, "--accept-damaged"),
+            (self.accept_rebuilt, "--accept-rebuilt"),
+            (self.fork, "--fork"),
+            (self.retire_source, "--retire-source"),
+        ]
+        .into_iter()
+        .find_map(|(given, option)| given.then_some(option))
+    }
 }
 
 /// What else `asl-promote` can do.
@@ -133,8 +159,11 @@ pub struct Promote {
     pub rescue_passphrase_file: Option<PathBuf>,
 
     /// Only these captures: ids or labels, separated by commas
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub captures: Option<Vec<String>>,
+    ///
+    /// The option may be repeated. What is as a whole the id or the label of a
+    /// capture is that one, commas or not.
+    #[arg(long, value_name = "LIST")]
+    pub captures: Vec<String>,
 
     /// How far it is let in
     #[arg(long, value_enum, default_value = "semantics")]

@@ -15,7 +15,10 @@ fn main() -> ExitCode {
     start(
         |promote: &AslPromote| &promote.global,
         |face, promote| match &promote.command {
-            Some(PromoteCommand::Status(args)) => promote_status::run(face, args),
+            Some(PromoteCommand::Status(args)) => match promote.promote.given() {
+                None => promote_status::run(face, args),
+                Some(option) => Err(promote_status::not_with(option, args)),
+            },
             None => promote::run(face, &promote.promote),
         },
     )

@@ -348,7 +348,7 @@ fn write_image(face: &Face, path: &Path, report: &DiskReport, file: &Path) -> Re
     if report.root.is_none() {
         return Err(
             CliError::new("no image was written: reading ended too early for one")
-                .hint("see: asl-capture finish"),
+                .hint("see: asl-capture finish --help"),
         );
     }
     export::to_new_file(face, path, &report.session.to_string(), file)
@@ -375,6 +375,7 @@ fn conclude(
         )));
     }
     let mut result = result_of(&report.doc, unreadable_of(report));
+    result.place = Some(path.to_owned());
     result.stopped = report.end.stopped().map(str::to_owned);
     let (mut words, bad_news) = next_step(&result, path, source, report.end);
     if signed
@@ -524,6 +525,7 @@ pub fn finish(face: &Face, args: &CaptureFinish) -> Result {
     .map_err(|error| lib_failed(&error))?;
     let signed = sign_off(face, report.session, None);
     let mut result = result_of(&report.doc, unreadable_of(&report));
+    result.place = Some(path.to_owned());
     let words = format!(
         "to get back what was read: asl export {} FILE --sparse --store {}",
         &result.capture[..8],

@@ -85,6 +85,9 @@ pub struct CaptureResult {
     /// What to do next, where this is the end of a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The store that has it, for commands that are proposed.
+    #[serde(skip)]
+    pub place: Option<PathBuf>,
 }
 
 fn source_result(source: &SourceDoc) -> SourceResult {
@@ -128,6 +131,7 @@ pub fn result_of(
         damage: None,
         signed_off: None,
         hint: None,
+        place: None,
     }
 }
 
@@ -197,6 +201,7 @@ pub fn result(store: &StoreHandle, capture: &Capture) -> asl_capture::Result<Cap
         damage: None,
         signed_off: None,
         hint: None,
+        place: None,
     })
 }
 
@@ -327,11 +332,12 @@ impl Outcome for CaptureResult {
             )?;
         }
         match self.unreadable.len().checked_sub(SHOWN_RANGES) {
-            Some(more @ 1..) => writeln!(
-                out,
-                "  and {more} more: asl show {} --json",
-                &self.capture[..8]
-            ),
+            Some(more @ 1..) => {
+                let place = self.place.as_deref().map(text::shell_path);
+                let place = place.map_or_else(String::new, |place| format!(" --store {place}"));
+                let capture = &self.capture[..8];
+                writeln!(out, "  and {more} more: asl show {capture} --json{place}")
+            }
             _ => Ok(()),
         }
     }
@@ -382,7 +388,7 @@ pub fn failed(action: &str, path: &Path, error: &asl_capture::Error) -> CliError
         E::Manifest(_) | E::Notes { .. } => of()
             .exit(Exit::Integrity)
             .hint(format!("see what is damaged: asl store verify --store {store}")),
-        E::Range { .. } => of().exit(Exit::Usage).hint("see its size: asl show CAPTURE"),
+        E::Range { .. } => of().exit(Exit::Usage).hint(format!("see its size: asl show CAPTURE --store {store}")),
         _ => of(),
     }
 }
@@ -459,8 +465,14 @@ pub fn list(face: &Face) -> Result {
         }
     }
     if list.count() == 0 {
-        face.report
-            .note("no captures yet; make one: asl-capture disk /dev/sdX");
+        // Of a root without keys none can be made.
+        face.report.note(&match face.store_path() {
+            Ok(store) => format!(
+                "no captures yet; make one: asl-capture disk /dev/DISK --store {}",
+                text::shell_path(store)
+            ),
+            Err(_) => "no captures yet".to_owned(),
+        });
     }
     list.finish()?;
     damaged.dedup_by_key(|reader| &reader.path);
@@ -494,6 +506,7 @@ pub fn show(face: &Face, args: &Show) -> Result {
     let mut result =
         result(&reader.store, &capture).map_err(|error| failed(&action(), &reader.path, &error))?;
     result.domain = reader.domain_text();
+    result.place = Some(reader.path.clone());
     let exit = match result.damage {
         Some(_) => Exit::Unreadable,
         None => Exit::Complete,

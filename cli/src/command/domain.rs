@@ -45,7 +45,7 @@ pub(crate) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
             of.hint(format!("see it: asl domain show --store {place}"))
         }
         Error::Mint(MintError::NoDomain) => of.hint(format!(
-            "found one: asl domain mint --help (store: {place})"
+            "found one: asl domain mint --store {place}"
         )),
         Error::KeyFile(KeyFileError::WrongPassphrase) => of.hint(
             "mind the keyboard layout and the end of the line; only the first line of the file counts",
@@ -62,10 +62,10 @@ pub(crate) fn failed(action: &str, store: &Path, error: &Error) -> CliError {
             "not listed yet: sync with the machine that ran `asl domain host add`: asl store sync \
              OTHER --store {place}"
         )),
-        Error::Mint(MintError::NoKey { .. }) => of.hint(
-            "see whose keys are listed: asl domain host list; for new ones: asl domain host \
-             request --help",
-        ),
+        Error::Mint(MintError::NoKey { .. }) => of.hint(format!(
+            "see whose keys are listed: asl domain host list --store {place}; for new ones: asl \
+             domain host request --help"
+        )),
         Error::Domain(_) | Error::Mint(MintError::Blind) => of.hint(format!(
             "list what is damaged: asl store verify --store {place}"
         )),
@@ -155,8 +155,18 @@ pub(super) struct DomainObject {
     log_position: u64,
     checkpointed_position: u64,
     signed_receipts: usize,
+    /// The domain that it was given up for; null where it was not.
+    retired: Option<RetiredObject>,
     #[serde(skip)]
     grouped: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RetiredObject {
+    domain_id: String,
+    /// The record that says so.
+    log_position: u64,
+    time: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,6 +205,11 @@ impl From<&Domain> for DomainObject {
             log_position: domain.tree.size(),
             checkpointed_position: domain.covered(),
             signed_receipts: domain.receipts.iter().filter(signed).count(),
+            retired: domain.retirement().map(|(state, link)| RetiredObject {
+                domain_id: link.parent.to_string(),
+                log_position: state.record.0,
+                time: text::time(state.time_unix_ns),
+            }),
         }
     }
 }
@@ -216,6 +231,15 @@ impl Outcome for DomainObject {
             ),
             ("receipts", format!("{} signed", self.signed_receipts)),
         ];
+        if let Some(retired) = &self.retired {
+            let RetiredObject {
+                domain_id,
+                log_position,
+                time,
+            } = retired;
+            let words = format!("{time}, by record {log_position}: given up for the domain");
+            lines.extend([("RETIRED", words), ("", domain_id.clone())]);
+        }
         for root in &self.roots {
             lines.push(("root", format!("{root:.16}")));
         }

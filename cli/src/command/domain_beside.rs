@@ -148,6 +148,7 @@ impl BesideObject {
             ("other-domain", _) => "is of ANOTHER domain".to_owned(),
             ("forked", _) => format!("{records}; ANOTHER manifest is in force there"),
             (_, 0) => format!("{records}, not signed"),
+            (_, 1) => format!("{records}; the first is as it was signed"),
             (_, size) => format!("{records}; the first {size} are as they were signed"),
         };
         writeln!(out, "{:.8}  {signed}", self.store_id)?;

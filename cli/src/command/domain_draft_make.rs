@@ -83,6 +83,9 @@ pub fn member(face: &Face, args: &DraftMember) -> Result {
         true => key_file(&args.key_file, &passphrase)?,
         false => KeyFile::new(None),
     };
+    if let Some(file) = &args.recovery_out {
+        domain_phrase::check_place(face, file)?;
+    }
     let mut random = secret::random(&face.report);
     let mut draw = || {
         Secret::generate(&mut random)

@@ -76,12 +76,16 @@ impl Outcome for Public {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         let (first, second) = self.grouped.split_at(self.grouped.len().min(40));
         let log = match self.checkpointed_position {
-            Some(size) if self.witnesses.is_empty() => format!("{size} records were signed"),
-            Some(size) => format!(
-                "{size} records were signed, and cosigned by {} of {} witnesses",
-                self.checkpoint_cosigners,
-                self.witnesses.len()
-            ),
+            Some(size) => {
+                let were = if size == 1 { "was" } else { "were" };
+                let signed = format!("{} {were} signed", text::count(size, "record"));
+                let have = self.checkpoint_cosigners;
+                match self.witnesses.len() {
+                    0 => signed,
+                    1 => format!("{signed}, and cosigned by {have} of 1 witness"),
+                    all => format!("{signed}, and cosigned by {have} of {all} witnesses"),
+                }
+            }
             None => "no checkpoint by a key that is listed now".to_owned(),
         };
         let mut lines = vec![

@@ -49,6 +49,8 @@ struct Requested {
     grouped: String,
     #[serde(skip)]
     add: String,
+    #[serde(skip)]
+    sync: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,7 +89,8 @@ impl Outcome for Requested {
             out,
             "and grant it only if that screen shows this fingerprint."
         )?;
-        writeln!(out, "After that, here: asl store sync OTHER")
+        writeln!(out, "After that, here:")?;
+        writeln!(out, "  {}", self.sync)
     }
 }
 
@@ -153,7 +156,11 @@ pub fn request(face: &Face, args: &HostRequest) -> Result {
         fingerprint: asked.fingerprint().to_string(),
         key_file: key_file_path(&id),
         drawn: drew,
-        add: format!("asl domain host add {}", text::shell_path(&args.out)),
+        add: format!(
+            "asl domain host add {} --store PATH",
+            text::shell_path(&args.out)
+        ),
+        sync: format!("asl store sync OTHER --store {}", text::shell_path(path)),
     })?;
     Ok(Exit::Complete)
 }

@@ -118,7 +118,7 @@ impl Outcome for Minted {
 }
 
 impl Summary {
-    fn new(domain: &Domain, rows: usize) -> Result<Self> {
+    fn new(domain: &Domain, place: &str, rows: usize) -> Result<Self> {
         let drawing = Drawing::of_locale();
         let qr = qr::of_domain(&domain.id(), drawing)?;
         // Four lines follow it.
@@ -148,7 +148,7 @@ impl Summary {
         } else {
             lines.push("Copy the id to paper: it tells this domain from every other.".to_owned());
             lines.push("On a terminal with UTF-8 or more rows, as a code to scan:".to_owned());
-            lines.push("    asl domain show --qr".to_owned());
+            lines.push(format!("    asl domain show --qr {place}"));
         }
         let qr = fits.then_some(qr);
         Ok(Self { lines, qr })
@@ -240,6 +240,9 @@ fn by_flags(face: &Face, args: &DomainMint) -> Result<Order> {
     let (name, passphrase_file) = complete(args)?;
     let name = wizard::check_name(name).map_err(CliError::usage)?;
     let passphrase = passphrase(passphrase_file)?;
+    if let Some(file) = &args.recovery_out {
+        domain_phrase::check_place(face, file)?;
+    }
     let clock = now();
     if args.time.is_none() && is_absurd(clock) {
         face.report.warn(&format!(
@@ -339,7 +342,14 @@ fn carry_out(face: &Face, args: &DomainMint, order: Order, prompt: Option<&Promp
     let minted = plan.found(&mut writer).map_err(|error| failed(&error))?;
     face.finish(path, writer)?;
     let summary = match prompt {
-        Some(prompt) => Some(Summary::new(&minted.domain, prompt.size().1)?),
+        Some(prompt) => {
+            // Where it will be: the place is that of a root's domains.
+            let place = match args.place.as_deref().and_then(Path::parent) {
+                Some(root) => format!("--root {}", text::shell_path(root)),
+                None => format!("--store {}", text::shell_path(path)),
+            };
+            Some(Summary::new(&minted.domain, &place, prompt.size().1)?)
+        }
         None => None,
     };
     let file = match &recovery {

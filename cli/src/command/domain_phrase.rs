@@ -6,19 +6,107 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use asl_bootstrap::{DomainId, Phrase, PhraseError};
 use zeroize::Zeroizing;
 
 use crate::error::{CliError, Exit, Result};
-use crate::text;
+use crate::face::Face;
+use crate::{probe, text};
 
 const FIRST_LINE: &str = "# recovery phrase of domain ";
 const FIRST_WORDS: &str = "# recovery phrase ";
 /// Longest phrase file that is read.
 const LEN_MAX: u64 = 4096;
+
+/// What the directory of a store holds: a file put there may be taken for something else, or be removed.
+const OF_STORES: [&str; 11] = [
+    "ballast",
+    "blocks",
+    "copied",
+    "evidence",
+    "index",
+    "instances",
+    "lock",
+    "log",
+    "meta",
+    "snapshots",
+    "tmp",
+];
+
+/// What is to be said of a file for a phrase that lies in a store.
+enum Beside {
+    /// It is among what the store keeps there.
+    Among(PathBuf),
+    /// It is only beside that.
+    Near(PathBuf),
+}
+
+fn beside(file: &Path) -> Option<Beside> {
+    let mut near = None;
+    for (store, below) in probe::stores_around(file) {
+        let first = below.components().next();
+        let known = |name: &&str| first.is_some_and(|first| first.as_os_str() == *name);
+        if OF_STORES.iter().any(known) {
+            return Some(Beside::Among(store));
+        }
+        near = near.or(Some(store));
+    }
+    near.map(Beside::Near)
+}
+
+/// Refuses a file for a phrase among what a store keeps, whichever store it is. Beside that, where it may be the only place that there is,
+/// somebody is warned: then one disk has both the keys and what stands in for them.
+pub(super) fn check_place(face: &Face, file: &Path) -> Result<()> {
+    match beside(file) {
+        None => Ok(()),
+        Some(Beside::Near(store)) => {
+            face.report.warn(&near(file, &store));
+            Ok(())
+        }
+        Some(Beside::Among(store)) => Err(among(file, &store)),
+    }
+}
+
+/// What is to be said to somebody who names such a file at a question; `Err` where it cannot be there.
+pub(super) fn objection(file: &Path) -> Result<Option<String>> {
+    match beside(file) {
+        None => Ok(None),
+        Some(Beside::Near(store)) => Ok(Some(near(file, &store))),
+        Some(Beside::Among(store)) => Err(among(file, &store)),
+    }
+}
+
+fn near(file: &Path, store: &Path) -> String {
+    format!(
+        "{} lies in the store {}: whoever gets that disk gets the words with it, and what breaks \
+         it takes both. Copy them to paper, then delete the file",
+        text::path(file),
+        text::path(store)
+    )
+}
+
+fn among(file: &Path, store: &Path) -> CliError {
+    let error = CliError::usage(format!(
+        "{} lies among the files of the store {}",
+        text::path(file),
+        text::path(store)
+    ));
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    // Above a mountpoint there is another disk, on a rescue system one that forgets.
+    let above = store
+        .parent()
+        .filter(|above| device(above) == device(store));
+    match (above, file.file_name()) {
+        (Some(above), Some(name)) => error.hint(format!(
+            "name a file outside of it, best on another disk; on this one: --recovery-out {}",
+            text::shell_path(&above.join(name))
+        )),
+        _ => error.hint("name a file on another disk: --recovery-out FILE"),
+    }
+}
 
 /// Writes the phrase of a domain into a new file, durable when this returns.
 pub(super) fn write(path: &Path, domain: &DomainId, phrase: &Phrase) -> Result<()> {

@@ -10,7 +10,7 @@ use super::domain_govern::{Desk, WithPhrase, no_passphrase, passphrase, require}
 use super::domain_phrase;
 use crate::args::{Change, DomainRotate, Phrases};
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, now, outside_store};
+use crate::face::{Face, now};
 use crate::{secret, text};
 
 /// A rotation as the flags describe it.
@@ -84,7 +84,7 @@ impl Turn<'_> {
         };
         let recovery_out = self.phrases.recovery_out.as_deref();
         if let Some(file) = recovery_out {
-            outside_store(face.store_path()?, file)?;
+            domain_phrase::check_place(face, file)?;
         }
         let mut desk = Desk::open(face, self.action)?;
         let id = desk.domain.id();

@@ -286,12 +286,10 @@ impl StatementObject {
                 };
                 format!("manifest {version} ({manifest:.DIGITS$}) {what}")
             }
-            ClaimObject::Records { end, .. } => {
-                format!(
-                    "records 0 to {} are as they were signed",
-                    end.saturating_sub(1)
-                )
-            }
+            ClaimObject::Records { end, .. } => match end {
+                0 | 1 => "record 0 is as it was signed".to_owned(),
+                end => format!("records 0 to {} are as they were signed", end - 1),
+            },
             ClaimObject::Session {
                 kind,
                 session,
@@ -330,8 +328,9 @@ impl StatementObject {
                 };
                 writeln!(
                     out,
-                    "{:>8}  under the checkpoint of {size} records{witnesses}",
-                    ""
+                    "{:>8}  under the checkpoint of {}{witnesses}",
+                    "",
+                    text::count(*size, "record")
                 )
             }
             ClaimObject::Session { .. } => {

@@ -71,7 +71,9 @@ fn public_lines(path: &Path, kind: Kind) -> Result<Vec<NoteKey>> {
     let bytes = read(path, "read the public line from", PUBLIC_FILE_MAX)?;
     let whose = match kind {
         Kind::Cosignature => "it is witness.pub in the directory of the witness",
-        Kind::Plain => "it is written by: asl domain witness request --log-out FILE",
+        Kind::Plain => {
+            "where the store is, it is written by: asl domain witness request --log-out FILE --store PATH"
+        }
     };
     let refused = |why: &str| not_public(path, why).hint(whose);
     let text = String::from_utf8(bytes).map_err(|_| refused("it is not text"))?;
@@ -152,11 +154,13 @@ fn refused(action: &str, dir: &Path, error: &Error) -> CliError {
             }
             WitnessError::Stale { size, cosigned, .. } if size < cosigned => of(Exit::Rollback)
                 .hint(format!(
-                    "the log is shorter than what was signed ({cosigned} records): it was rolled \
-                     back, or the question is an old one"
+                    "the log is shorter than what was signed ({}): it was rolled back, or the \
+                     question is an old one",
+                    text::count(*cosigned, "record")
                 )),
             WitnessError::Stale { cosigned, .. } => of(Exit::Failed).hint(format!(
-                "ask again, from there: asl domain witness request --old {cosigned}"
+                "ask again, from there: asl domain witness request --old {cosigned} -o FILE --store \
+                 PATH"
             )),
             WitnessError::UnknownLog { .. } => of(Exit::Authority).hint(
                 "compare the domain id with its owner, then trust its public line: --log FILE",
@@ -240,9 +244,9 @@ impl Outcome for Question {
             None => write!(out, "{}", self.question),
             Some(file) => writeln!(
                 out,
-                "question to witness {} about {} records, of which it knows {}: {}",
+                "question to witness {} about {}, of which it knows {}: {}",
                 text::visible(&self.witness),
-                self.size,
+                text::count(self.size, "record"),
                 self.old,
                 text::visible(file)
             ),
@@ -335,7 +339,11 @@ impl Outcome for Answer {
             None => write!(out, "{}", self.answer),
             Some(file) => {
                 let (domain, file) = (&self.domain_id, text::visible(file));
-                writeln!(out, "cosigned {} records of domain", self.size)?;
+                writeln!(
+                    out,
+                    "cosigned {} of domain",
+                    text::count(self.size, "record")
+                )?;
                 writeln!(out, "  {domain}")?;
                 writeln!(out, "answer: {file}")
             }
@@ -402,13 +410,19 @@ impl Outcome for Added {
         match self.log_position {
             Some(position) => writeln!(
                 out,
-                "{} records are cosigned by {names}, record {position}",
-                self.size
+                "{} cosigned by {names}, record {position}",
+                match self.size {
+                    1 => "1 record is".to_owned(),
+                    size => format!("{size} records are"),
+                }
             ),
             None => writeln!(
                 out,
-                "{names} had cosigned these {} records before",
-                self.size
+                "{names} had cosigned {} before",
+                match self.size {
+                    1 => "this 1 record".to_owned(),
+                    size => format!("these {size} records"),
+                }
             ),
         }
     }

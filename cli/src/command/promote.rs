@@ -2,12 +2,17 @@
 //!
 //! The work is [`asl_bootstrap::promote`]'s. Here somebody types the id from paper, sees the plan, agrees, and only then unlocks keys.
 //!
-//! Order: both stores are opened for reading; the plan; the questions; a new domain, if there is to be one; the keys; the promotion;
-//! what this machine remembers; the rescue store's own log, where that was asked for.
+//! Order: both stores are opened for reading; the plan; the questions; the keys; the promotion; what this machine remembers; the rescue
+//! store's own log, where that was asked for.
 //!
-//! Crash: the same command goes on, at whatever point it was cut off. A new domain lies in `domains/.minting` until it is whole.
+//! With `--as-new` a plan is made, shown and agreed to as well, for a domain with nothing in it, and the rescue domain's keys are
+//! opened, before anything is made: whatever can be refused without copying leaves nothing behind. Only then the domain is founded
+//! (see `promote_found`), and the plan is made once more, for the store that there is now.
+//!
+//! Crash: the same command goes on, at whatever point it was cut off. A domain that was founded and got nothing yet is the one that it
+//! goes into. The same holds where the second plan or the copying finds what the first plan could not: a source that changed in
+//! between, a frame inside of a block that does not match its hash.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -15,14 +20,14 @@ use std::thread::available_parallelism;
 use asl_bootstrap::keyfile::key_file_path;
 use asl_bootstrap::mint::Done;
 use asl_bootstrap::promote::{
-    Means, Plan, PromoteObserver, Promoted, Request, Retired, Source, Stage, Tally, examine, retire,
+    Means, Plan, PromoteObserver, Promoted, Request, Retired, Source, Stage, Tally, examine,
+    examine_new, retire,
 };
-use asl_bootstrap::verify::Report;
 use asl_bootstrap::{
-    Domain, DomainId, Error, KeyFile, KeyFileError, LogSeen, Trust, lineage::Level,
+    DomainId, Error, KeyFile, KeyFileError, Kind, LogSeen, Policy, Trust, lineage::Level,
     promote::PromoteError,
 };
-use asl_capture::inventory::SystemPaths;
+use asl_capture::Error as CaptureError;
 use asl_capture::session::{self, SessionDoc};
 use asl_store::vfs::real::RealVfs;
 use asl_store::{Error as StoreError, SessionId, StoreHandle, WriteOptions};
@@ -30,24 +35,18 @@ use zeroize::Zeroizing;
 
 use super::domain::{done, passphrase};
 use super::promote_outcome::Outcome as Told;
-use super::promote_plan::Offer;
+use super::promote_plan::{self, Offer};
 use super::promote_refusal::Sides;
 use super::promote_target::{Target, no_store};
-use super::store_init::MadeDirs;
-use super::{domain_mint, store_init, wizard};
-use crate::args::{DomainMint, LevelArg, Promote, StoreInit};
+use crate::args::{LevelArg, Promote};
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
-use crate::probe::{self, Allowed};
 use crate::progress::Display;
 use crate::prompt::Prompt;
-use crate::root::DOMAINS;
 use crate::signal::{StopRequest, catch_stop_requests};
 use crate::state::State;
 use crate::{secret, text, writable};
 
-/// Where a new domain lies until it has a name.
-const MINTING: &str = ".minting";
 /// How often a passphrase may be typed.
 const TRIES: u32 = 3;
 /// Blocks in hand for each processor: each of them waits for its medium as long as it computes.
@@ -79,20 +78,8 @@ pub fn run(face: &Face, args: &Promote) -> Result {
         expect,
     };
     match target {
-        Target::Store(path) => run.promote(&path, None),
-        Target::New(root) if args.dry_run => run.preview(&root),
-        Target::New(root) => {
-            run.prove()?;
-            if let Some(prompt) = &prompt {
-                prompt.say(&format!(
-                    "It is that domain. You have none of your own below {} yet: one is founded \
-                     first, with keys of its own. What would be promoted is shown after that.",
-                    text::path(&root)
-                ));
-            }
-            let (path, passphrase) = run.found(&root)?;
-            run.promote(&path, Some(passphrase))
-        }
+        Target::Store(path) => run.promote(&path),
+        Target::New(root) => run.promote_into_new(&root),
     }
 }
 
@@ -141,7 +128,7 @@ fn ask_id(prompt: &Prompt) -> Result<DomainId> {
 }
 
 /// The store that is promoted.
-struct RescueStore {
+pub(super) struct RescueStore {
     path: PathBuf,
     vfs: Arc<RealVfs>,
     source: Source,
@@ -180,16 +167,16 @@ impl RescueStore {
 }
 
 /// One promotion.
-struct Run<'r> {
-    face: &'r Face,
-    args: &'r Promote,
-    prompt: Option<&'r Prompt>,
+pub(super) struct Run<'r> {
+    pub(super) face: &'r Face,
+    pub(super) args: &'r Promote,
+    pub(super) prompt: Option<&'r Prompt>,
     rescue: &'r RescueStore,
     expect: DomainId,
 }
 
 impl Run<'_> {
-    fn sides<'s>(&'s self, target: &'s Path) -> Sides<'s> {
+    pub(super) fn sides<'s>(&'s self, target: &'s Path) -> Sides<'s> {
         Sides {
             rescue: &self.rescue.path,
             target,
@@ -208,20 +195,32 @@ impl Run<'_> {
 
     /// The captures that were asked for.
     fn captures(&self) -> Result<Option<Vec<SessionId>>> {
-        let Some(names) = &self.args.captures else {
+        let names = &self.args.captures;
+        if names.is_empty() {
             return Ok(None);
-        };
+        }
         let store = self.rescue.source.store();
-        let find = |name: &String| {
-            let found = session::find(store, name);
-            found.map(|capture| capture.session).map_err(|error| {
-                super::captures::failed("promote that capture", &self.rescue.path, &error)
-            })
-        };
-        names.iter().map(find).collect::<Result<_>>().map(Some)
+        let find = |name: &str| session::find(store, name).map(|capture| capture.session);
+        let mut found = Vec::new();
+        for name in names {
+            match find(name) {
+                Err(CaptureError::NoCapture(_)) if name.contains(',') => {
+                    for part in name.split(',') {
+                        found.push(find(part).map_err(|error| self.unfound(&error))?);
+                    }
+                }
+                capture => found.push(capture.map_err(|error| self.unfound(&error))?),
+            }
+        }
+        Ok(Some(found))
     }
 
-    fn plan(&self, path: &Path, target: &StoreHandle) -> Result<Plan> {
+    fn unfound(&self, error: &CaptureError) -> CliError {
+        super::captures::failed("promote that capture", &self.rescue.path, error)
+    }
+
+    /// What would be done with the store at `path`; with no store, in a domain that is to be founded there.
+    fn plan(&self, path: &Path, target: Option<&StoreHandle>) -> Result<Plan> {
         let finished = self.rescue.finished()?;
         let captures = self.captures()?;
         let state = self.state()?;
@@ -245,133 +244,64 @@ impl Run<'_> {
             captures: captures.as_deref(),
             tool,
         };
-        examine(&self.rescue.source, target, trusted.as_ref(), &request)
-            .map_err(|error| self.sides(path).refused(self.face, &error))
-    }
-
-    /// Proves the rescue store before a domain is founded for it.
-    fn prove(&self) -> Result<Vec<Report>> {
-        let finished = self.rescue.finished()?;
-        let reports = self.rescue.source.judge(&finished, &self.expect);
-        reports.map_err(|error| self.sides(Path::new("ROOT")).refused(self.face, &error))
-    }
-
-    /// What would be done where a domain would be founded first.
-    fn preview(&self, root: &Path) -> Result {
-        let reports = self.prove()?;
-        self.face.report.result(&Told::of_new(root, &reports))?;
-        Ok(Exit::Complete)
-    }
-
-    /// Founds a domain below the root; its store, and what unlocks its keys.
-    fn found(&self, root: &Path) -> Result<(PathBuf, Zeroizing<String>)> {
-        let domains = root.join(DOMAINS);
-        let path = domains.join(MINTING);
-        let quiet = self.face.at(&path);
-        let begun = path.join("log").is_dir();
-        if !begun {
-            // Refused before a directory is made: the place may be inside of the rescue store.
-            let allowed = Allowed {
-                ephemeral: self.args.ephemeral,
-                unmounted: false,
-            };
-            probe::survey(&SystemPaths::default(), &path, allowed)?;
-        }
-        let made = MadeDirs::before(&domains);
-        let _alone = self.found_alone(root, &domains)?;
-        if !begun {
-            store_init::make(
-                &quiet,
-                &StoreInit {
-                    path: path.clone(),
-                    shards: None,
-                    block_size: None,
-                    small_threshold: None,
-                    max_packed: None,
-                    ephemeral: self.args.ephemeral,
-                    unmounted_ok: false,
-                },
-            )
-            .inspect_err(|_| made.remove())?;
-        }
-        let vfs = RealVfs::open(&path).map_err(|error| CliError::of_io("open", &path, &error))?;
-        let known = StoreHandle::open(Arc::new(vfs))
-            .map_err(|error| CliError::of_store("open the new domain's store", &path, &error))?;
-        let known =
-            Domain::read(&known).map_err(|error| self.sides(&path).refused(self.face, &error))?;
-        let (domain, passphrase) = match known {
-            // It was founded, and cut off before it got its name.
-            Some(domain) => {
-                let id = domain.id();
-                (id, self.unlock(&path, &id, None)?.1)
-            }
+        let source = &self.rescue.source;
+        match target {
+            Some(target) => examine(source, target, trusted.as_ref(), &request),
             None => {
-                let now = domain_mint::found(&quiet, &self.mint(&domains))?;
-                let now = match self.prompt {
-                    Some(_) => now.tell(self.face)?,
-                    None => now,
-                };
-                (now.domain, now.passphrase)
+                let policy = Policy::default_of(Kind::Personal);
+                examine_new(source, &policy, trusted.as_ref(), &request)
             }
-        };
-        let named = domains.join(domain.to_string());
-        let rename = || -> std::io::Result<()> {
-            fs::rename(&path, &named)?;
-            fs::File::open(&domains)?.sync_all()
-        };
-        rename().map_err(|error| CliError::of_io("name", &named, &error))?;
+        }
+        .map_err(|error| self.sides(path).refused(self.face, &error))
+    }
+
+    /// Promotes into a domain that is founded below the root, after everything that can be refused before.
+    fn promote_into_new(&self, root: &Path) -> Result {
+        let place = self.survey(root)?;
+        let mut plan = self.plan(root, None)?;
+        plan.available_bytes = Some(place.available_bytes);
+        let into = format!("a new domain below {}", text::path(root));
+        let offer = Offer::new(&plan, &self.rescue.source, into, self.args);
+        if self.args.dry_run {
+            self.face.report.result(&offer)?;
+            return Ok(offer.exit());
+        }
+        self.check_flags()?;
+        if !self.agreed(&offer)? {
+            return Ok(Exit::Failed);
+        }
+        secret::protect(&self.face.report);
+        let child_keys = self.child_keys(&plan)?;
         if let Some(prompt) = self.prompt {
-            prompt.writes_begin();
-        }
-        Ok((named, passphrase))
-    }
-
-    /// Makes `domains`, and keeps others from founding a domain there until the lock is dropped.
-    fn found_alone(&self, root: &Path, domains: &Path) -> Result<fs::File> {
-        let made = RealVfs::create(domains).and_then(|_| fs::File::open(domains));
-        let lock = made.map_err(|error| CliError::of_io("make", domains, &error))?;
-        let again = "repeat the command when that is done: it goes into the domain that is there";
-        // A filesystem that cannot lock directories (NFS) must do without.
-        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(CliError::new(format!(
-                "somebody else founds a domain below {} just now",
+            prompt.say(&format!(
+                "You have no domain of your own below {} yet: one is founded first, with keys of \
+                 its own.",
                 text::path(root)
-            ))
-            .hint(again));
+            ));
         }
-        match Target::find(root, self.args)? {
-            Target::New(_) => Ok(lock),
-            Target::Store(_) => Err(CliError::new(format!(
-                "somebody else founded a domain below {} meanwhile",
+        let founded = self.found(root)?;
+        let path = founded.path;
+        let go_on = || {
+            let face = self.face.at(&path);
+            let (_, target) = face.reader()?;
+            let plan = self.plan(&path, Some(&target))?;
+            let keys = self.load(&path, &parent_of(&plan)?, &founded.passphrase)?;
+            self.carry_out(&face, &path, &plan, &keys, child_keys.as_ref())
+        };
+        go_on().inspect_err(|_| {
+            self.face.report.note(&format!(
+                "the new domain below {} stays: the same command goes into it",
                 text::path(root)
-            ))
-            .hint(again)),
-        }
+            ));
+        })
     }
 
-    /// The mint that the flags describe, of a domain whose store goes below `domains`.
-    fn mint(&self, domains: &Path) -> DomainMint {
-        DomainMint {
-            name: self.args.name.clone(),
-            kind: Some(crate::args::DomainKind::Personal),
-            passphrase_file: self.args.passphrase_file.clone(),
-            recovery_out: self.args.recovery_out.clone(),
-            no_recovery: self.args.no_recovery,
-            time: None,
-            witnesses: Vec::new(),
-            witness_threshold: None,
-            ephemeral: self.args.ephemeral,
-            yes: self.args.yes,
-            place: Some(domains.to_owned()),
-            proposed_name: Some(own_name()),
-        }
-    }
-
-    fn promote(&self, path: &Path, known: Option<Zeroizing<String>>) -> Result {
+    fn promote(&self, path: &Path) -> Result {
         let face = self.face.at(path);
         let (_, target) = face.reader()?;
-        let plan = self.plan(path, &target)?;
-        let offer = Offer::new(&plan, &self.rescue.source, &target, path, self.args);
+        let plan = self.plan(path, Some(&target))?;
+        let into = promote_plan::place_of(&target, self.into(path));
+        let offer = Offer::new(&plan, &self.rescue.source, into, self.args);
         if self.args.dry_run {
             face.report.result(&offer)?;
             return Ok(offer.exit());
@@ -382,25 +312,28 @@ impl Run<'_> {
                 .result(&Told::of_nothing(&plan, self.into(path)))?;
             return Ok(Exit::Complete);
         }
-        if let Some(prompt) = self.prompt {
-            for line in offer.lines() {
-                prompt.say(&line);
-            }
-            if !self.args.yes && !prompt.confirm("Promote it?", true)? {
-                prompt.say("Nothing was promoted.");
-                return Ok(Exit::Failed);
-            }
+        if !self.agreed(&offer)? {
+            return Ok(Exit::Failed);
         }
         secret::protect(&face.report);
-        let keys = match known {
-            Some(passphrase) => self.load(path, &plan.parent, &passphrase)?,
-            None => {
-                let file = self.args.passphrase_file.as_deref();
-                self.unlock(path, &plan.parent, file)?.0
-            }
-        };
+        let keys = self.unlock(path, &parent_of(&plan)?)?.0;
         let child_keys = self.child_keys(&plan)?;
         self.carry_out(&face, path, &plan, &keys, child_keys.as_ref())
+    }
+
+    /// Whether whoever is there, if anybody, agrees to what is shown.
+    fn agreed(&self, offer: &Offer) -> Result<bool> {
+        let Some(prompt) = self.prompt else {
+            return Ok(true);
+        };
+        for line in offer.lines() {
+            prompt.say(&line);
+        }
+        let agreed = self.args.yes || prompt.confirm("Promote it?", true)?;
+        if !agreed {
+            prompt.say("Nothing was promoted.");
+        }
+        Ok(agreed)
     }
 
     fn carry_out(
@@ -491,7 +424,7 @@ impl Run<'_> {
             Ok(())
         };
         if let Err(error) = remember() {
-            self.face.report.warn(&error.in_one_line());
+            self.face.report.warn(&State::not_remembered(&error));
         }
     }
 
@@ -516,9 +449,13 @@ impl Run<'_> {
     /// The rescue domain's keys, if they are at hand.
     fn child_keys(&self, plan: &Plan) -> Result<Option<KeyFile>> {
         let (path, id) = (&self.rescue.path, plan.child_domain());
+        let refused = |error: &Error| self.sides(path).refused(self.face, error);
         if let Some(file) = &self.args.rescue_passphrase_file {
             let passphrase = passphrase(file)?;
-            return self.load(path, &id, &passphrase).map(Some);
+            let keys = self.load(path, &id, &passphrase)?;
+            plan.check_child_keys(&keys)
+                .map_err(|error| refused(&error))?;
+            return Ok(Some(keys));
         }
         let Some(prompt) = self.prompt else {
             return Ok(None);
@@ -536,11 +473,15 @@ impl Run<'_> {
                 break;
             };
             match KeyFile::load(&*self.rescue.vfs, &key_file_path(&id), &typed) {
-                Ok(keys) => return Ok(Some(keys)),
+                Ok(keys) => {
+                    plan.check_child_keys(&keys)
+                        .map_err(|error| refused(&error))?;
+                    return Ok(Some(keys));
+                }
                 Err(KeyFileError::WrongPassphrase) if left > 0 => {
                     prompt.say("That is wrong. Once more, or Enter to do without.");
                 }
-                Err(error) => return Err(self.sides(path).refused(self.face, &error.into())),
+                Err(error) => return Err(refused(&error.into())),
             }
         }
         match self.args.retire_source {
@@ -560,13 +501,12 @@ impl Run<'_> {
     }
 
     /// The keys of a domain of one's own: from a file once, on a terminal three times.
-    fn unlock(
+    pub(super) fn unlock(
         &self,
         path: &Path,
         id: &DomainId,
-        file: Option<&Path>,
     ) -> Result<(KeyFile, Zeroizing<String>)> {
-        let file = file.or(self.args.passphrase_file.as_deref());
+        let file = self.args.passphrase_file.as_deref();
         let (Some(prompt), None) = (self.prompt, file) else {
             let typed = secret::passphrase(self.face, file, "your domain's keys")?;
             return Ok((self.load(path, id, &typed)?, typed));
@@ -588,12 +528,10 @@ impl Run<'_> {
     }
 }
 
-/// What somebody would call a domain of their own: as they log in, unless that is everybody's name.
-fn own_name() -> String {
-    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
-    let mut names = names.filter_map(|name| std::env::var(name).ok());
-    let is_own = |name: &String| name != "root" && wizard::check_name(name).is_ok();
-    names.find(is_own).unwrap_or_else(|| "personal".to_owned())
+/// The domain of a plan that was made for a store.
+fn parent_of(plan: &Plan) -> Result<DomainId> {
+    plan.parent
+        .ok_or_else(|| CliError::new("the domain is not founded yet").hint("repeat the command"))
 }
 
 /// Tells how it gets on, and when somebody wants it to stop.

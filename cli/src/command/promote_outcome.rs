@@ -4,17 +4,17 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use asl_bootstrap::promote::{Action, InstancePlan, Plan, Progress, Promoted, Retired};
-use asl_bootstrap::verify::Report;
 use asl_store::SessionId;
 use serde::Serialize;
 
-use super::promote_plan::{
-    DIGITS, DamageObject, InstanceObject, SHOWN, damaged, log_of, name_of, operation,
-};
+use super::promote_plan::{DIGITS, DamageObject, InstanceObject, SHOWN, damaged, operation};
 use crate::error::Exit;
-use crate::report::Outcome as Shows;
+use crate::report::{Outcome as Shows, filled, sentence};
 use crate::root::DOMAINS;
 use crate::text;
+
+/// Columns of the longest name before what was done.
+const NAMES: usize = 6;
 
 /// What was done.
 #[derive(Debug, Default, Serialize)]
@@ -56,7 +56,7 @@ pub(super) struct Outcome {
     /// Whether the rescue store says that it was given up.
     retired: bool,
     #[serde(skip)]
-    words: Vec<String>,
+    words: Vec<(&'static str, String)>,
 }
 
 impl Outcome {
@@ -65,7 +65,7 @@ impl Outcome {
         let first = &plan.instances[0];
         Self {
             child_domain: plan.child_domain().to_string(),
-            parent_domain: Some(plan.parent.to_string()),
+            parent_domain: plan.parent.map(|parent| parent.to_string()),
             store_id: first.head.store.to_string(),
             log_position: first.head.position.0,
             instances: plan.instances.iter().map(InstanceObject::of_plan).collect(),
@@ -87,8 +87,14 @@ impl Outcome {
             already: true,
             lineage: about.instances[0].lineage.clone(),
             words: vec![
-                "It was promoted before, and has nothing new. Nothing was written.".to_owned(),
-                format!("see: asl-promote status {}", text::shell_path(into)),
+                (
+                    "",
+                    "It was promoted before, and has nothing new. Nothing was written.".to_owned(),
+                ),
+                (
+                    "",
+                    format!("see: asl-promote status {}", text::shell_path(into)),
+                ),
             ],
             ..about
         }
@@ -99,40 +105,19 @@ impl Outcome {
         Self {
             stopped: Some("interrupted"),
             words: vec![
-                format!(
-                    "stopped: what came over so far is kept in {}",
-                    text::path(into)
+                (
+                    "",
+                    format!(
+                        "stopped: what came over so far is kept in {}",
+                        text::path(into)
+                    ),
                 ),
-                "no capture was taken over yet; to go on, repeat the command".to_owned(),
+                (
+                    "",
+                    "no capture was taken over yet; to go on, repeat the command".to_owned(),
+                ),
             ],
             ..Self::about(plan)
-        }
-    }
-
-    /// What would be done with a new domain.
-    pub(super) fn of_new(root: &Path, reports: &[Report]) -> Self {
-        let instances: Vec<_> = reports.iter().map(InstanceObject::of_report).collect();
-        let child = &reports[0].domain;
-        let mut words = vec![format!(
-            "rescue  \"{}\", proven to be the domain that you named",
-            name_of(child)
-        )];
-        match reports {
-            [only] => words.push(format!("log     {}", log_of(only))),
-            _ => words.extend(
-                instances
-                    .iter()
-                    .map(|one| format!("log     {}", one.words())),
-            ),
-        }
-        words.push(format!("into    a new domain below {}", text::path(root)));
-        Self {
-            child_domain: child.id().to_string(),
-            store_id: child.store.to_string(),
-            log_position: child.tree.size(),
-            instances,
-            words,
-            ..Self::default()
         }
     }
 
@@ -156,13 +141,13 @@ impl Outcome {
             let link = links.find(|link| link.lineage.store.to_string() == one.store_id);
             one.lineage = link.map(|link| link.key.to_string());
         }
-        let mut words = vec![match (due, captures.len()) {
+        let first = match (due, captures.len()) {
             (false, _) => "It was promoted before; what was left to do is done.".to_owned(),
             (true, 0) => "Promoted. No capture came with it.".to_owned(),
             (true, count) => format!("Promoted, with {}.", text::count(count as u64, "capture")),
-        }];
-        words.push(format!(
-            "came    {}, {}{}; {} one by one",
+        };
+        let came = format!(
+            "{}, {}{}; {} one by one",
             text::count(moved.brought.blocks, "block"),
             text::size(moved.brought.bytes),
             match moved.shared_bytes {
@@ -170,34 +155,25 @@ impl Outcome {
                 shared => format!(" ({} of it shared on disk)", text::size(shared)),
             },
             text::count(moved.repacked, "artifact"),
-        ));
-        words.push(format!(
-            "had     {}, {}",
-            text::count(about.here_blocks, "block"),
-            text::size(about.here_bytes)
-        ));
+        );
+        let had = text::count(about.here_blocks, "block");
+        let had = format!("{had}, {}", text::size(about.here_bytes));
+        let mut words = vec![("", first), ("came", came), ("had", had)];
         if promoted.links.len() > 1 {
             let count = text::count(promoted.links.len() as u64, "place");
-            words.push(format!("from    {count} where it was written"));
+            words.push(("from", format!("{count} where it was written")));
         }
-        words.push(match handed_over {
-            true => "signed  by both domains: it was handed over".to_owned(),
-            false => "signed  by your domain alone: it was adopted".to_owned(),
-        });
-        if missing > 0 {
-            words.push(format!(
-                "MISSING {} that are damaged in the rescue store",
-                text::count(missing, "artifact")
-            ));
-        }
-        for (session, lost) in promoted.incomplete.iter().take(SHOWN) {
-            words.push(format!(
-                "  capture {:.DIGITS$} lacks {}",
-                here(plan, session),
-                text::count(*lost, "artifact")
-            ));
-        }
-        words.push(format!("see: asl captures {}", place_of(into)));
+        let signed = match handed_over {
+            true => "by both domains: it was handed over",
+            false => "by your domain alone: it was adopted",
+        };
+        words.push(("signed", signed.to_owned()));
+        let incomplete = promoted.incomplete.iter();
+        words.extend(lacks(
+            missing,
+            incomplete.map(|(session, lost)| (here(plan, session), *lost)),
+        ));
+        words.push(("", format!("see: asl captures {}", place_of(into))));
         Self {
             promoted: true,
             already: !due,
@@ -227,7 +203,8 @@ impl Outcome {
                 "keep {rescue}: once more of it can be read, the same command brings it"
             )],
             (_, true) => vec![format!(
-                "{rescue} says now that it was given up for your domain; keep it as long as you like"
+                "{rescue} says now that it was given up for your domain; keep it as long as you \
+                 like"
             )],
             _ => vec![format!(
                 "{rescue} was only read, and may be kept as it is; promote it again when it has more"
@@ -242,6 +219,30 @@ impl Outcome {
             false => Exit::Complete,
         }
     }
+}
+
+/// What is said of what could not be brought: in all, and of each capture.
+fn lacks(
+    missing: u64,
+    captures: impl Iterator<Item = (String, u64)>,
+) -> Vec<(&'static str, String)> {
+    let mut words = Vec::new();
+    if missing > 0 {
+        let are = if missing == 1 { "is" } else { "are" };
+        let artifacts = text::count(missing, "artifact");
+        words.push((
+            "",
+            format!("MISSING {artifacts} that {are} damaged in the rescue store"),
+        ));
+    }
+    words.extend(captures.take(SHOWN).map(|(capture, lost)| {
+        let artifacts = text::count(lost, "artifact");
+        (
+            "",
+            format!("  capture {capture:.DIGITS$} lacks {artifacts}"),
+        )
+    }));
+    words
 }
 
 /// How commands are told of the target.
@@ -262,9 +263,78 @@ fn here(plan: &Plan, session: &SessionId) -> String {
 
 impl Shows for Outcome {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        for line in &self.words {
-            writeln!(out, "{}", text::visible(line))?;
+        for (name, value) in &self.words {
+            let value = text::visible(value).into_owned();
+            match *name {
+                "" => sentence(out, &value)?,
+                // Each name gets as many columns as the longest.
+                name => filled(out, &[(&format!("{name:NAMES$}"), value)])?,
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(words: Vec<(&'static str, String)>) -> String {
+        let mut out = Vec::new();
+        let outcome = Outcome {
+            words,
+            ..Outcome::default()
+        };
+        outcome.show(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn one_artifact_is_missing_and_two_are() {
+        let of = |missing, lost| {
+            let captures = std::iter::once(("0123456789".to_owned(), lost));
+            shown(lacks(missing, captures))
+        };
+        assert_eq!(
+            of(1, 1),
+            "MISSING 1 artifact that is damaged in the rescue store\n  capture 01234567 lacks 1 \
+             artifact\n"
+        );
+        assert_eq!(
+            of(2, 3),
+            "MISSING 2 artifacts that are damaged in the rescue store\n  capture 01234567 lacks 3 \
+             artifacts\n"
+        );
+    }
+
+    #[test]
+    fn what_was_done_fits_80_columns() {
+        let size = text::size(u64::MAX);
+        let blocks = text::count(u64::MAX, "block");
+        let shown = shown(vec![
+            ("", "Promoted, with 3 captures.".to_owned()),
+            (
+                "came",
+                format!("{blocks}, {size} ({size} of it shared on disk); {blocks} one by one"),
+            ),
+            ("had", format!("{blocks}, {size}")),
+        ]);
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 80),
+            "{shown}"
+        );
+        let came = shown
+            .lines()
+            .find(|line| line.starts_with("came    1"))
+            .unwrap();
+        let more = shown
+            .lines()
+            .skip_while(|line| *line != came)
+            .nth(1)
+            .unwrap();
+        assert!(
+            more.starts_with(&" ".repeat(8)) && !more[8..].starts_with(' '),
+            "{shown}"
+        );
     }
 }

@@ -13,11 +13,13 @@ use serde::Serialize;
 
 use crate::args::Promote;
 use crate::error::Exit;
-use crate::report::{Outcome as Shows, facts};
+use crate::report::{Outcome as Shows, filled, sentence};
 use crate::text;
 
 /// Captures and damaged blocks that people are shown.
 pub(super) const SHOWN: usize = 12;
+/// Columns of a path: as many as a line has beside the name of a fact.
+const PLACE_COLUMNS: usize = 72;
 /// Digits of a capture's id that people are shown: what commands take.
 pub(super) const DIGITS: usize = 8;
 
@@ -132,7 +134,8 @@ pub(super) struct Offer {
     /// Whether there is nothing to do.
     already: bool,
     child_domain: String,
-    parent_domain: String,
+    /// Null where it is still to be founded.
+    parent_domain: Option<String>,
     operation: String,
     level: String,
     /// Of the instance at the top of the rescue store.
@@ -157,13 +160,7 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    pub(super) fn new(
-        plan: &Plan,
-        source: &Source,
-        target: &StoreHandle,
-        path: &Path,
-        args: &Promote,
-    ) -> Self {
+    pub(super) fn new(plan: &Plan, source: &Source, into: String, args: &Promote) -> Self {
         let mut captures = Vec::new();
         for (plan, instance) in plan.instances.iter().zip(source.instances()) {
             let listed = session::list(instance.store()).unwrap_or_default();
@@ -194,7 +191,7 @@ impl Offer {
             dry_run: args.dry_run,
             already: plan.is_done(),
             child_domain: plan.child_domain().to_string(),
-            parent_domain: plan.parent.to_string(),
+            parent_domain: plan.parent.map(|parent| parent.to_string()),
             operation: operation(plan).to_string(),
             level: level_of(args).to_owned(),
             store_id: first.head.store.to_string(),
@@ -210,7 +207,7 @@ impl Offer {
             bytes: plan.contents.bytes(),
             available_bytes: plan.available_bytes,
             damaged: damaged.iter().copied().map(DamageObject::from).collect(),
-            facts: words(plan, target, path, args),
+            facts: words(plan, into, args),
             lines_of_damage: damage(&damaged),
         }
     }
@@ -264,15 +261,15 @@ pub(super) fn log_of(report: &Report) -> String {
     )
 }
 
-fn words(
-    plan: &Plan,
-    target: &StoreHandle,
-    path: &Path,
-    args: &Promote,
-) -> Vec<(&'static str, String)> {
+/// A domain's store as the plan names it.
+pub(super) fn place_of(target: &StoreHandle, path: &Path) -> String {
+    let domain = Domain::read(target).ok().flatten();
+    let name = domain.map_or_else(String::new, |domain| format!("\"{}\", ", name_of(&domain)));
+    format!("{name}{}", text::fit(&text::path(path), PLACE_COLUMNS))
+}
+
+fn words(plan: &Plan, into: String, args: &Promote) -> Vec<(&'static str, String)> {
     let child = plan.child();
-    let mine = Domain::read(target).ok().flatten();
-    let mine = mine.map_or_else(String::new, |domain| format!("\"{}\", ", name_of(&domain)));
     let mut facts = vec![(
         "rescue",
         format!(
@@ -310,11 +307,9 @@ fn words(
                 Some(_) => "before; it goes on from there".to_owned(),
             },
         ),
-        (
-            "into",
-            format!("{mine}{}", text::fit(&text::path(path), 60)),
-        ),
+        ("into", into),
     ]);
+    facts.extend(plan.parent.map(|parent| ("", parent.to_string())));
     if operation(plan) == Op::Fork {
         facts.push((
             "apart",
@@ -357,7 +352,7 @@ fn words(
 
 impl Shows for Offer {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        facts(out, &self.facts)?;
+        filled(out, &self.facts)?;
         writeln!(out, "captures that come: {}", self.captures.len())?;
         for capture in self.captures.iter().take(SHOWN) {
             let label = capture.label.as_deref().unwrap_or("-");
@@ -378,13 +373,17 @@ impl Shows for Offer {
             writeln!(out, "  and {more} more (all of them: --dry-run --json)")?;
         }
         for session in self.unfinished.iter().take(SHOWN) {
-            writeln!(
-                out,
-                "stays behind: capture {session:.DIGITS$}, not read to its end; its bytes come, by key only"
-            )?;
+            let words = format!(
+                "stays behind: capture {session:.DIGITS$}, not read to its end; its bytes come, by \
+                 key only"
+            );
+            sentence(out, &words)?;
+        }
+        if let Some(more @ 1..) = self.unfinished.len().checked_sub(SHOWN) {
+            writeln!(out, "  and {more} more (all of them: --dry-run --json)")?;
         }
         for line in &self.lines_of_damage {
-            writeln!(out, "DAMAGED: {line}")?;
+            sentence(out, &text::visible(&format!("DAMAGED: {line}")))?;
         }
         if self.already {
             writeln!(out, "all of it was promoted before")?;

@@ -101,7 +101,9 @@ impl Sides<'_> {
             PromoteError::Forked { evidence } => {
                 let kept = State::create().and_then(|state| {
                     let kept = Trust::new(&state.vfs).keep(evidence);
-                    let kept = kept.map_err(|error| state.failed("keep the evidence", &error))?;
+                    let action =
+                        || format!("keep the evidence of it in {}", text::path(&state.path));
+                    let kept = kept.map_err(|error| state.failed(&action(), &error))?;
                     Ok(kept.map(|file| state.path.join(file)))
                 });
                 match kept {

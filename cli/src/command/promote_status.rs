@@ -17,7 +17,7 @@ use super::domain::failed;
 use crate::args::PromoteStatus;
 use crate::error::{CliError, Exit, Result};
 use crate::face::Face;
-use crate::report::{Outcome, facts};
+use crate::report::{Outcome, filled};
 use crate::root::{self, DOMAINS, Root};
 use crate::state::State;
 use crate::text;
@@ -102,7 +102,7 @@ impl Outcome for Status {
             writeln!(out, "{}  {what}", link.time)?;
             writeln!(out, "  {whose}")?;
             if let Some(name) = &link.child_name {
-                writeln!(out, "  called {}", text::visible(name))?;
+                writeln!(out, "  called {}", text::fit(&text::visible(name), 71))?;
             }
             let records = text::count(link.log_position, "record");
             let mut lines = vec![
@@ -128,10 +128,21 @@ impl Outcome for Status {
                 lines.truncate(2);
                 lines.remove(0);
             }
-            facts(out, &lines)?;
+            filled(out, &lines)?;
         }
         Ok(())
     }
+}
+
+/// An option of a promotion stands beside `status`.
+pub fn not_with(option: &str, args: &PromoteStatus) -> CliError {
+    CliError::usage(format!(
+        "{option} belongs to a promotion; status only looks at one"
+    ))
+    .hint(format!(
+        "type: asl-promote status {}",
+        text::shell_path(&args.into)
+    ))
 }
 
 /// Lists the links of every domain below a root, or of one store.

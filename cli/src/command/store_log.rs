@@ -141,7 +141,8 @@ pub fn run(face: &Face, args: &StoreLog) -> Result {
             list.finish()?;
             if let LogEnd::Torn { ignored_bytes } = end {
                 face.report.detail(&format!(
-                    "{ignored_bytes} bytes of a record that a crash tore follow; it never counted"
+                    "after it: {} of a record that a crash tore; it never counted",
+                    text::count(ignored_bytes, "byte")
                 ));
             }
             Ok(Exit::Complete)

@@ -119,7 +119,7 @@ pub fn create(face: &Face, args: &StoreSnapshot) -> Result {
 
 /// Lists the snapshots, oldest first.
 pub fn list(face: &Face) -> Result {
-    let (_, store) = face.reader()?;
+    let (path, store) = face.reader()?;
     let snapshots = store.with_state(|state| state.snapshots.clone());
     let mut list = face.report.list("snapshots", "snapshot")?;
     for info in &snapshots {
@@ -127,8 +127,10 @@ pub fn list(face: &Face) -> Result {
     }
     list.finish()?;
     if snapshots.is_empty() && face.report.is_human() {
-        face.report
-            .note("there is none yet; make one: asl store snapshot");
+        face.report.note(&format!(
+            "there is none yet; make one: asl store snapshot --store {}",
+            text::shell_path(path)
+        ));
     }
     Ok(Exit::Complete)
 }

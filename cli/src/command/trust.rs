@@ -248,7 +248,8 @@ pub(super) fn compare(
                     pinned.evidence = Some(state.path.join(file).display().to_string());
                 }
                 Some(Err(error)) => face.report.warn(&format!(
-                    "the evidence could not be kept: {}",
+                    "the evidence of it could not be kept in {}: {}",
+                    text::path(&state.path),
                     causes_of(&error).join(": ")
                 )),
                 _ => {}
@@ -366,6 +367,6 @@ pub(super) fn move_on(face: &Face, store: &StoreHandle, domain: &Domain, pinned:
         Ok(())
     };
     if let Err(error) = moved() {
-        face.report.warn(&error.in_one_line());
+        face.report.warn(&State::not_remembered(&error));
     }
 }

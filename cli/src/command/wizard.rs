@@ -24,9 +24,10 @@ use zeroize::Zeroizing;
 
 use super::domain::{failed, passphrase};
 use super::domain_mint::{Found, Order, Recovery, check_place, is_absurd, request};
+use super::domain_phrase;
 use crate::args::{DomainMint, Moment};
 use crate::error::{CliError, Exit, Result};
-use crate::face::{Face, now, outside_store};
+use crate::face::{Face, now};
 use crate::keyboard::{self, Keyboard, System};
 use crate::prompt::{self, Choice, Prompt};
 use crate::{secret, text};
@@ -65,7 +66,7 @@ pub(super) fn ask(face: &Face, args: &DomainMint, prompt: &Prompt) -> Result<Ord
                 );
             }
             if let Some(file) = &args.recovery_out {
-                outside_store(path, file)?;
+                domain_phrase::check_place(face, file)?;
                 // What such a mint left is told from other files later, and replaced.
                 if pending.is_empty() && file.symlink_metadata().is_ok() {
                     return Err(
@@ -400,10 +401,16 @@ impl Wizard<'_> {
                     if file.as_os_str().is_empty() {
                         continue;
                     }
-                    match outside_store(self.path, &file) {
+                    match domain_phrase::objection(&file) {
                         _ if file.exists() => prompt.say("That file exists already."),
                         Err(error) => prompt.say(&error.in_one_line()),
-                        Ok(()) => return Ok(Recovery::File(file)),
+                        Ok(None) => return Ok(Recovery::File(file)),
+                        Ok(Some(words)) => {
+                            prompt.say(&format!("{words}."));
+                            if prompt.confirm("Write them there all the same?", false)? {
+                                return Ok(Recovery::File(file));
+                            }
+                        }
                     }
                 }
                 _ if self.goes_without()? => return Ok(Recovery::None),
@@ -487,14 +494,28 @@ impl Wizard<'_> {
         }
     }
 
+    fn recorded(&self) -> CliError {
+        let error = CliError::new("a recovery phrase is not shown while the session is recorded")
+            .exit(Exit::Input);
+        let how = "write it to a file on another disk";
+        error.hint(match self.args.place {
+            // Another command founds it.
+            Some(_) => format!("{how}: add --recovery-out FILE"),
+            None => format!(
+                "{how}: asl domain mint --recovery-out FILE --store {}",
+                text::shell_path(self.path)
+            ),
+        })
+    }
+
     /// Shows the phrase and asks some of it back.
     fn paper(&self, plan: &Plan, random: &mut dyn Random) -> Result<Recovery> {
         let prompt = self.prompt;
         let phrase = plan.phrase().ok_or_else(|| {
-            CliError::new("the recovery phrase is gone").hint("begin again: asl domain mint")
+            CliError::new("the recovery phrase is gone").hint("repeat the command")
         })?;
         if secret::is_recorded() {
-            return Err(recorded());
+            return Err(self.recorded());
         }
         self.warn_of_traces()?;
         loop {
@@ -534,12 +555,6 @@ impl Wizard<'_> {
         }
         Ok(right)
     }
-}
-
-fn recorded() -> CliError {
-    CliError::new("a recovery phrase is not shown while the session is recorded")
-        .exit(Exit::Input)
-        .hint("write it to a file on another disk: asl domain mint --recovery-out FILE")
 }
 
 fn no_random(error: std::io::Error) -> CliError {

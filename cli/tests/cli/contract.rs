@@ -98,7 +98,7 @@ fn every_spelling_of_the_contract_is_understood() {
             words.next();
         }
         assert!(
-            !command.has_subcommands() || command.is_args_conflicts_with_subcommands_set(),
+            !command.has_subcommands() || command.is_subcommand_negates_reqs_set(),
             "{spelling}: {}",
             command.get_name()
         );
@@ -150,6 +150,47 @@ fn help_fits_80_columns_and_ends_with_an_example() {
                 }
             }
         });
+    }
+}
+
+/// What every command takes may stand before the command as well as after it.
+#[test]
+fn options_of_every_command_may_stand_anywhere() {
+    let room = tempfile::tempdir().unwrap();
+    let store = room.path().join("usb");
+    let store = store.to_str().unwrap();
+    let made = asl(&["store", "init", store, "--ephemeral"]);
+    assert!(made.status.success(), "{}", shown(&made));
+    let cases: [(&str, &[&str], &[&str]); 3] = [
+        ("asl", &["store", "state"], &["--store", store]),
+        ("asl-capture", &["finish", "none"], &["--store", store]),
+        ("asl-promote", &["status", store], &[]),
+    ];
+    for (name, command, place) in cases {
+        for option in EVERYWHERE
+            .iter()
+            .filter(|option| !matches!(**option, "--store" | "--root"))
+        {
+            let run = |words: &[&[&str]]| {
+                let output = program(name).args(words.concat()).output().unwrap();
+                assert_ne!(output.status.code(), Some(2), "{}", shown(&output));
+                shown(&output)
+            };
+            let behind = run(&[command, place, &[option]]);
+            assert_eq!(run(&[place, &[option], command]), behind, "{name} {option}");
+            assert_eq!(run(&[&[option], command, place]), behind, "{name} {option}");
+        }
+    }
+    // What is only a promotion's is not taken for anything else.
+    for words in [
+        &["--dry-run", "status", store][..],
+        &["usb", "status", store],
+        &["--json", "--into", "x", "status", store],
+    ] {
+        let output = program("asl-promote").args(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+        let hint = format!("type: asl-promote status {store}");
+        assert!(shown(&output).contains(&hint), "{}", shown(&output));
     }
 }
 

@@ -53,7 +53,8 @@ fn the_screens_are_compared_before_anything_is_granted() {
     let mut there = Wizard::start(&at(copy, &ask), "vt220");
     there.answer("passphrase for this machine's keys: ", "another one\r");
     there.answer("the same again: ", "another one\r");
-    there.see("After that, here: asl store sync OTHER");
+    there.see("After that, here:");
+    there.see("asl store sync OTHER --store ");
     there.ends(0);
     let theirs = fingerprint(&there);
     assert!(

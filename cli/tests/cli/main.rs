@@ -7,6 +7,7 @@ mod devices;
 mod full;
 mod guide;
 mod harm;
+mod hints;
 mod hosting;
 mod minting;
 mod onto;

@@ -173,16 +173,47 @@ fn a_domain_that_is_founded_on_the_way_is_shown_in_its_place() {
         ];
         let mut command = room.command("asl-promote", &words);
         command.env_remove("SUDO_USER").env("USER", user);
+        // Whoever leaves at any question leaves nothing behind.
         let mut wizard = Wizard::start(&command, "vt220");
+        wizard.see(&format!("a new domain below {user}"));
+        wizard.answer("Promote it? [Y/n]", "n\r");
+        wizard.see("Nothing was promoted.");
+        wizard.ends(1);
+        assert!(!room.at(user).exists());
+        let mut wizard = Wizard::start(&command, "vt220");
+        wizard.answer("Promote it? [Y/n]", "\r");
+        wizard.answer("rescue domain, or Enter: ", "\r");
         wizard.see(&format!("gets its place below {user}/domains"));
         wizard.answer(&format!("name [{proposed}]"), "\r");
         wizard.see(&format!("store     {user}/domains/asl1"));
-        wizard.answer("Write this? [Y/n]", "\r");
-        wizard.answer("Promote it? [Y/n]", "n\r");
+        wizard.answer("Write this? [Y/n]", "n\r");
         wizard.ends(1);
         let text = wizard.terminal.text();
         assert!(!text.contains(".minting"), "{text}");
+        assert!(!room.at(user).exists());
     }
+    // The keys of the rescue domain are asked for before that of one's own is founded.
+    let words = [
+        "usb",
+        "--into",
+        "bert",
+        "--as-new",
+        "--name",
+        "bert",
+        "--ephemeral",
+        "--expect",
+        &room.id,
+        "--passphrase-file",
+        "mine.pass",
+        "--no-recovery",
+    ];
+    let mut wizard = Wizard::start(&room.command("asl-promote", &words), "vt220");
+    wizard.answer("Promote it? [Y/n]", "\r");
+    wizard.answer("rescue domain, or Enter: ", &format!("{RESCUE}\r"));
+    wizard.answer("Write this? [Y/n]", "\r");
+    wizard.see("Promoted, with 1 capture.");
+    wizard.see("by both domains");
+    wizard.ends(0);
 }
 
 #[test]

@@ -319,8 +319,15 @@ fn a_recorded_session_shows_no_secret() {
     wizard.answer("The recovery phrase (arrow", "\r");
     wizard.answer(
         "new file",
+        &format!("{}\r", room.store.join("meta/no").display()),
+    );
+    wizard.see("among the files of the store");
+    wizard.answer("The recovery phrase (arrow", "\r");
+    wizard.answer(
+        "new file",
         &format!("{}\r", room.store.join("no").display()),
     );
+    wizard.answer("Write them there all the same? [y/N]", "\r");
     wizard.answer("The recovery phrase (arrow", "\r");
     wizard.answer("new file", &format!("{}\r", file.display()));
     wizard.answer("Write this? [Y/n]", "\r");

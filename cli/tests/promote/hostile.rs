@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Rescue, asl_at, does, init, json, program, rescue, succeeds, tree};
+use super::{Rescue, asl_at, copy, does, init, json, program, rescue, succeeds, tree};
 
 /// A rescue store, and an empty personal domain in `root`.
 fn with_target(foreign: Option<&str>) -> Rescue {
@@ -197,11 +197,140 @@ fn what_is_damaged_or_put_in_its_place_is_refused() {
         let error = refuses(&rescue, rescue.promote(&[]), 10);
         let text = error.to_string();
         assert!(!text.contains("panicked"), "{what}: {text}");
+        // Nor is a domain founded for it, unless every byte must be read to find it out.
+        if *what != "a bit of a block flipped" {
+            founds_nothing(&rescue, as_new(&rescue), 10);
+        }
     }
     // And what was harmed last, mended, is taken.
     fs::remove_dir_all(&rescue.store).unwrap();
     copy(&whole, &rescue.store);
     succeeds(&mut rescue.promote(&[]));
+}
+
+/// Where a domain is to be founded for what is promoted.
+fn fresh(rescue: &Rescue) -> PathBuf {
+    rescue.path("fresh")
+}
+
+fn as_new(rescue: &Rescue) -> Command {
+    let mut command = rescue.promotion(&rescue.store, &fresh(rescue), &rescue.domain);
+    command.args(AS_NEW);
+    command
+}
+
+/// The promotion is refused before a domain is founded for it: nothing is there that was not.
+fn founds_nothing(rescue: &Rescue, command: Command, exit: i32) -> serde_json::Value {
+    let error = refuses(rescue, command, exit);
+    assert!(!fresh(rescue).exists(), "{error}");
+    error
+}
+
+/// Whatever can be found out without copying is, before a domain is founded.
+#[test]
+fn no_domain_is_founded_for_what_is_refused() {
+    let rescue = with_target(None);
+    let early = rescue.path("early");
+    copy(&rescue.store, &early);
+    let file = rescue.path("words");
+    fs::write(&file, "more").unwrap();
+    does(asl_at(&rescue.store).arg("put").arg(&file));
+    succeeds(&mut rescue.promote(&[]));
+
+    // Put back to what it was before this machine saw it last; and gone another way since.
+    let late = rescue.path("late");
+    fs::rename(&rescue.store, &late).unwrap();
+    copy(&early, &rescue.store);
+    founds_nothing(&rescue, as_new(&rescue), 12);
+    for words in ["other words", "and more", "and more again"] {
+        fs::write(&file, words).unwrap();
+        does(asl_at(&rescue.store).arg("put").arg(&file));
+    }
+    let (code, error) = json(&mut as_new(&rescue));
+    assert_eq!(code, 12, "{error}");
+    assert!(!fresh(&rescue).exists(), "{error}");
+    fs::remove_dir_all(&rescue.store).unwrap();
+    fs::rename(&late, &rescue.store).unwrap();
+
+    // Another id, a capture that is not there, a store without a domain, one that was cut off.
+    let shown = does(asl_at(&rescue.path("root")).args(["domain", "show"]));
+    let other = shown["domain_id"].as_str().unwrap();
+    let mut promotion = rescue.promotion(&rescue.store, &fresh(&rescue), other);
+    promotion.args(AS_NEW);
+    founds_nothing(&rescue, promotion, 11);
+    let mut promotion = as_new(&rescue);
+    promotion.args(["--captures", "none"]);
+    founds_nothing(&rescue, promotion, 1);
+    let bare = rescue.path("bare");
+    init(&bare, &[]);
+    let mut promotion = rescue.promotion(&bare, &fresh(&rescue), &rescue.domain);
+    promotion.args(AS_NEW);
+    founds_nothing(&rescue, promotion, 11);
+
+    // The rescue domain's keys do not open; the new one's passphrase is not there; its phrase has no place.
+    let wrong = rescue.path("wrong");
+    fs::write(&wrong, "not this one").unwrap();
+    for more in [&[][..], &["--retire-source"]] {
+        let mut promotion = as_new(&rescue);
+        promotion.arg("--rescue-passphrase-file").arg(&wrong);
+        founds_nothing(&rescue, promotion, 11);
+        let mut promotion = as_new(&rescue);
+        let missing = rescue.path("missing");
+        promotion.arg("--rescue-passphrase-file").arg(missing);
+        promotion.args(more);
+        let (code, _) = json(&mut promotion);
+        assert_eq!(code, 1);
+        assert!(!fresh(&rescue).exists());
+    }
+    let phrase = rescue.store.join("meta/phrase");
+    for taken in [&phrase, &file] {
+        let mut promotion = rescue.promotion(&rescue.store, &fresh(&rescue), &rescue.domain);
+        promotion.args(["--as-new", "--name", "home", "--ephemeral"]);
+        promotion.arg("--recovery-out").arg(taken);
+        let exit = if taken == &file { 1 } else { 2 };
+        founds_nothing(&rescue, promotion, exit);
+    }
+    assert!(!phrase.exists());
+
+    // A dry run says all of it, and makes nothing.
+    let mut promotion = as_new(&rescue);
+    let (code, offer) = json(promotion.arg("--dry-run"));
+    assert_eq!(code, 0, "{offer}");
+    assert!(!fresh(&rescue).exists());
+    let promoted = does(&mut as_new(&rescue));
+    assert_eq!(offer["copy_blocks"], promoted["copied_blocks"], "{offer}");
+    for same in ["artifacts", "bytes", "child_domain", "store_id"] {
+        assert_eq!(offer[same], promoted[same], "{same}: {offer}");
+    }
+    assert!(offer["copy_bytes"].as_u64() > Some(1 << 20), "{offer}");
+    assert_eq!(offer["captures"].as_array().unwrap().len(), 1, "{offer}");
+}
+
+/// What can only be found by reading everything leaves a domain with nothing in it, which the same command goes into once that is
+/// mended.
+#[test]
+fn a_domain_that_got_nothing_is_the_one_that_it_goes_into() {
+    let rescue = rescue(12 << 20);
+    let whole = rescue.path("whole");
+    copy(&rescue.store, &whole);
+    let file = &blocks(&rescue.store)[0];
+    flip(file, fs::metadata(file).unwrap().len() / 2);
+    let output = as_new(&rescue).output().unwrap();
+    assert_eq!(output.status.code(), Some(10), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("the same command goes into it"), "{told}");
+    let founded = || {
+        let names = fs::read_dir(fresh(&rescue).join("domains")).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name())
+            .collect::<Vec<_>>()
+    };
+    let first = founded();
+    assert_eq!(first.len(), 1, "{first:?}");
+    fs::remove_dir_all(&rescue.store).unwrap();
+    copy(&whole, &rescue.store);
+    does(&mut as_new(&rescue));
+    assert_eq!(founded(), first);
 }
 
 fn fifo(at: &Path) {
@@ -222,18 +351,6 @@ fn links_and_fifos_among_the_instances_are_passed_over() {
         promoted["instances"].as_array().unwrap().len(),
         1,
         "{promoted}"
-    );
-}
-
-fn copy(from: &Path, to: &Path) {
-    assert!(
-        Command::new("cp")
-            .arg("--archive")
-            .arg(from)
-            .arg(to)
-            .status()
-            .unwrap()
-            .success()
     );
 }
 

@@ -10,6 +10,7 @@ mod killing;
 mod places;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,10 @@ fn ends_whole(rescue: &Rescue, target: &Path) {
         export(rescue.room.path(), target, &rescue.capture) == rescue.image,
         "the exported image equals the source"
     );
+}
+
+fn copy(from: &Path, to: &Path) {
+    succeeds(Command::new("cp").arg("--archive").arg(from).arg(to));
 }
 
 /// The image of a capture.
