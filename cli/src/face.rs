@@ -236,8 +236,8 @@ impl Face {
                 "the log is damaged ({what}); what was stored after that place is not shown"
             )),
             LogEnd::Lost { remembered } => self.report.warn(&format!(
-                "the log once had {remembered} records and lacks the last; what only those told \
-                 is not shown"
+                "the log once had {} and lacks the last; what only those told is not shown",
+                text::count(remembered.0, "record")
             )),
         }
         let problems = handle.problems();
@@ -276,10 +276,10 @@ impl Face {
         }
         if found.relogged_blocks > 0 || found.torn_log_bytes > 0 {
             self.report.detail(&format!(
-                "finished what a crash had interrupted: {} put into the log, {} bytes of a torn \
-                 record left behind",
+                "finished what a crash had interrupted: {} put into the log, {} of a torn record \
+                 left behind",
                 text::count(found.relogged_blocks, "block"),
-                found.torn_log_bytes
+                text::count(found.torn_log_bytes, "byte")
             ));
         }
         for foreign in &found.foreign {
@@ -399,8 +399,9 @@ pub fn birth(path: &Path, of: &StoreId) -> String {
     format!(
         "{} is a copy: the store {of} was written in another place. It stays as it is; what is \
          written here goes beside it, and both are shown as one. When they are to meet again: asl \
-         store sync",
-        text::path(path)
+         store sync OTHER --store {}",
+        text::path(path),
+        text::shell_path(path)
     )
 }
 

@@ -152,6 +152,8 @@ fn what_two_places_hold_comes_over_and_only_once() {
         "{}",
         places.birth
     );
+    let meet = format!("asl store sync OTHER --store {}", rescue.store.display());
+    assert!(places.birth.contains(&meet), "{}", places.birth);
     let info = |store: &Path| does(asl_at(store).args(["store", "info"]));
     assert_eq!(info(&rescue.store)["instances"], 2);
     assert_eq!(info(stick)["instances"], 1);
