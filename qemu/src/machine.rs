@@ -242,7 +242,7 @@ impl Machine {
         }
         command.args([
             "-blockdev",
-            &json!({"driver": "file", "node-name": "medium", "filename": self.medium.path, "read-only": true}).to_string(),
+            &json!({"driver": "file", "node-name": "medium", "filename": self.medium.path, "read-only": !self.medium.writable}).to_string(),
             "-device",
             match self.plug {
                 Plug::Cd => "ide-cd,drive=medium,id=medium-drive,bus=ide.5,bootindex=0",

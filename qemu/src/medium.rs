@@ -27,6 +27,8 @@ pub struct Medium {
     pub path: PathBuf,
     /// Whose system it holds.
     pub kind: Kind,
+    /// Whether the machine may write to it, as to a stick.
+    pub(crate) writable: bool,
 }
 
 impl Medium {
@@ -70,7 +72,20 @@ impl Medium {
         host(&mut xorriso, &[0])?;
         Ok(Self {
             path: copy.to_owned(),
-            kind: self.kind,
+            ..*self
+        })
+    }
+
+    /// A copy on a stick of so many MiB, which can be written to and has room behind the image.
+    pub fn on_a_stick(&self, copy: &Path, mib: u64) -> Result<Self> {
+        let copied = fs::copy(&self.path, copy)
+            .and_then(|_| fs::File::options().write(true).open(copy))
+            .and_then(|file| file.set_len(mib << 20));
+        copied.map_err(Error::host("cannot make", copy))?;
+        Ok(Self {
+            path: copy.to_owned(),
+            writable: true,
+            ..*self
         })
     }
 
@@ -81,7 +96,11 @@ impl Medium {
                 path.display()
             )));
         }
-        Ok(Self { path, kind })
+        Ok(Self {
+            path,
+            kind,
+            writable: false,
+        })
     }
 
     /// A copy to which `scripts/customize-iso` added the tools.
@@ -94,7 +113,7 @@ impl Medium {
         )?;
         Ok(Self {
             path: copy.to_owned(),
-            kind: self.kind,
+            ..*self
         })
     }
 

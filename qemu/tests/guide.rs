@@ -11,8 +11,8 @@ use std::{
 };
 
 use asl_qemu::{
-    Bus, Console, Disk, Error, FileSystem, Machine, Medium, Patient, Result, export_and_compare,
-    host, mint, program, story,
+    Bus, Console, Disk, Error, FileSystem, Firmware, Machine, Medium, Patient, Plug, Result,
+    Running, export_and_compare, host, mint, program, story,
 };
 
 const LONG: Duration = Duration::from_secs(1200);
@@ -26,15 +26,15 @@ struct Step {
     shown: Vec<String>,
 }
 
-/// The steps in the guide's blocks that begin with "```console".
-fn steps() -> Vec<Step> {
+/// The steps in the guide's blocks that begin with this line.
+fn steps(beginning: &str) -> Vec<Step> {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/GUIDE.md");
     let guide = fs::read_to_string(guide).expect("the guide is in the repository");
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
     for line in guide.lines() {
         if line.starts_with("```") {
-            inside = line == "```console";
+            inside = line == beginning;
         } else if inside {
             let prompt = line
                 .split_once(' ')
@@ -100,7 +100,7 @@ fn with_passphrase(console: &mut Console, command: &str, passphrase: &str) -> Re
 fn the_guide_leads_from_the_stick_to_the_workstation() {
     let name = "guide";
     story(name, |directory| {
-        let steps = steps();
+        let steps = steps("```console");
         assert!(steps.len() >= 12, "{steps:#?}");
         let patient = Patient {
             label: "laptop",
@@ -194,6 +194,64 @@ fn the_guide_leads_from_the_stick_to_the_workstation() {
             compare(step, &output);
         }
         export_and_compare(directory, "--root", &at_home("root"), &patient)
+    });
+}
+
+/// The medium's own stick has room for a rescue, and goes on starting machines.
+///
+/// Covers K2, K3, K4, K7.
+#[test]
+#[ignore = "boots a machine"]
+fn the_rest_of_the_stick_takes_the_rescue() {
+    let name = "one-stick";
+    story(name, |directory| {
+        let steps = steps("```console one stick");
+        assert_eq!(steps.len(), 3, "{steps:#?}");
+        let patient = Patient::new(directory, 43, 64, 0)?;
+        let stick = Medium::ours()?.on_a_stick(&directory.join("stick.img"), 1500)?;
+        let start = |firmware| -> Result<Running> {
+            let machine = Machine::new(name, stick.clone())
+                .firmware(firmware)
+                .plug(Plug::Usb)
+                .disk(patient.disk(Bus::Sata));
+            let mut machine = machine.start()?;
+            machine.log_in()?;
+            machine
+                .console
+                .run("export ASL_STORE=/mnt/asl/local/rescue")?
+                .ok()?;
+            Ok(machine)
+        };
+        let mut machine = start(Firmware::Bios)?;
+        let console = &mut machine.console;
+        for step in &steps {
+            console.run_within(&step.command, LONG)?.ok()?;
+        }
+        let disks = console.run("asl disks")?.ok()?;
+        let stick_at = disks.find("/dev/sdb").expect("there is one");
+        assert!(disks[stick_at..].contains("BOOT MEDIUM"), "{disks}");
+        console.run("asl store init $ASL_STORE")?.ok()?;
+        console
+            .run_within("asl-capture disk /dev/sda --label patient --quiet", LONG)?
+            .ok()?;
+        console.run("umount /mnt/asl/local")?.ok()?;
+        machine.power_off()?;
+
+        // By the other firmware, which reads the partition table.
+        let mut machine = start(Firmware::Uefi)?;
+        let console = &mut machine.console;
+        let mount = &steps.last().expect("there are three").command;
+        console.run(mount)?.ok()?;
+        console.run_within("asl store verify", LONG)?.ok()?;
+        let got = console
+            .run_within("asl export patient - | sha256sum", LONG)?
+            .ok()?;
+        let expected = host(Command::new("sha256sum").arg(&patient.image), &[0])?;
+        let expected = String::from_utf8_lossy(&expected);
+        let expected = expected.split_whitespace().next().unwrap_or_default();
+        assert!(got.contains(expected), "{got}, not {expected}");
+        console.run("umount /mnt/asl/local")?.ok()?;
+        machine.power_off()
     });
 }
 

@@ -19,7 +19,7 @@ use crate::face::Face;
 use crate::guide::look::{Found, look};
 use crate::guide::patient::Patient;
 use crate::guide::place::{self, Candidate, Reach, STORE_NAME};
-use crate::machine::{self, BootMedium, SurveyedDisk};
+use crate::machine::{self, BootMedium};
 use crate::prompt::{Choice, Prompt};
 use crate::report::talk;
 use crate::start::without_command;
@@ -40,8 +40,8 @@ pub fn run(face: &Face) -> Result {
     if let Some(words) = BootMedium::of(&system).words() {
         talk(&format!("Note: {words}."));
     }
-    let (patient, disks) = pick_patient(face, &prompt, &system)?;
-    let (place, store) = pick_place(&prompt, &system, &disks, &patient)?;
+    let patient = pick_patient(face, &prompt, &system)?;
+    let (place, store) = pick_place(&prompt, &system, &patient)?;
     let label = pick_label(&prompt, &patient)?;
     let plan = Plan::of(&patient, &place, &store, label.as_deref());
     step(4, "The plan");
@@ -68,11 +68,7 @@ fn step(number: usize, title: &str) {
 }
 
 /// Lets the user pick the disk to read.
-fn pick_patient(
-    face: &Face,
-    prompt: &Prompt,
-    system: &SystemPaths,
-) -> Result<(Patient, Vec<SurveyedDisk>)> {
+fn pick_patient(face: &Face, prompt: &Prompt, system: &SystemPaths) -> Result<Patient> {
     loop {
         let disks = machine::survey(system);
         let patients: Vec<Patient> = disks
@@ -106,7 +102,7 @@ fn pick_patient(
         }
         let question = format!("Read {}?", patient.surveyed.disk.path);
         if prompt.confirm(&question, true)? {
-            return Ok((patient.clone(), disks));
+            return Ok(patient.clone());
         }
     }
 }
@@ -115,12 +111,12 @@ fn pick_patient(
 fn pick_place(
     prompt: &Prompt,
     system: &SystemPaths,
-    disks: &[SurveyedDisk],
     patient: &Patient,
 ) -> Result<(Candidate, PathBuf)> {
     loop {
         step(2, "Where shall it go?");
-        let places = place::candidates(system, disks, &patient.surveyed);
+        let disks = machine::survey(system);
+        let places = place::candidates(system, &disks, &patient.surveyed);
         let mut choices: Vec<Choice> = places
             .iter()
             .map(|place| match &place.unfit {
@@ -132,6 +128,16 @@ fn pick_place(
         if places.iter().all(|place| place.unfit.is_some()) {
             talk("No place was found. Plug in a disk with room, or mount one, for example:");
             talk("  mount /dev/sdX1 /mnt      sshfs user@host:/dir /mnt");
+            if let Some((stick, room_bytes)) = place::rest_of_stick(&disks) {
+                talk(&format!(
+                    "Or take the rest of the stick that this system came from, {}:",
+                    text::size(room_bytes)
+                ));
+                talk(&format!(
+                    "  echo ',+,L' | sfdisk --append {}",
+                    text::shell(stick)
+                ));
+            }
         }
         let picked = prompt.select("The place", &choices)?;
         let Some(place) = places.get(picked) else {

@@ -274,6 +274,30 @@ fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable) -> Candidate {
     }
 }
 
+/// The stick that the system was started from and has let go of, with the bytes behind its partitions that could be one more.
+pub fn rest_of_stick(disks: &[SurveyedDisk]) -> Option<(&str, u64)> {
+    // An MBR holds no more.
+    const PARTITIONS_MAX: usize = 4;
+    let free = |surveyed: &SurveyedDisk| {
+        let disk = &surveyed.disk;
+        let ends = disk.partitions.iter();
+        let end = ends.map(|part| part.start_bytes.saturating_add(part.size_bytes));
+        disk.size_bytes
+            .saturating_sub(end.max().unwrap_or(disk.size_bytes))
+    };
+    let fits = |surveyed: &&SurveyedDisk| {
+        let disk = &surveyed.disk;
+        surveyed.boot_medium
+            && !surveyed.in_use
+            && !disk.read_only
+            && surveyed.health.verdict == Verdict::Unknown
+            && disk.partitions.len() < PARTITIONS_MAX
+            && free(surveyed) >= DESTINATION_MIN_BYTES
+    };
+    let stick = disks.iter().find(fits)?;
+    Some((&stick.disk.path, free(stick)))
+}
+
 /// Free space of a filesystem, unless it takes too long to say.
 fn ask_room(at: PathBuf) -> Option<u64> {
     let (answer, answers) = channel();
@@ -404,6 +428,31 @@ mod tests {
             "{:?}",
             only.notes
         );
+    }
+
+    #[test]
+    fn the_rest_of_the_stick_is_known() {
+        let of = |change: fn(&mut SurveyedDisk)| {
+            let mut stick = surveyed("sdb", "iso9660");
+            stick.boot_medium = true;
+            change(&mut stick);
+            let disks = [surveyed("sda", "ext4"), stick];
+            rest_of_stick(&disks).map(|(path, bytes)| (path.to_owned(), bytes))
+        };
+        assert_eq!(of(|_| ()), Some(("/dev/sdb".to_owned(), 4 << 30)));
+        for change in [
+            (|stick| stick.boot_medium = false) as fn(&mut SurveyedDisk),
+            |stick| stick.in_use = true,
+            |stick| stick.disk.read_only = true,
+            |stick| stick.health.verdict = Verdict::Failing,
+            |stick| stick.disk.partitions[0].size_bytes = 8 << 30,
+            |stick| stick.disk.partitions[0].start_bytes = u64::MAX,
+            // What has no partitions is full, as far as one can tell.
+            |stick| stick.disk.partitions.clear(),
+            |stick| stick.disk.partitions = vec![stick.disk.partitions[0].clone(); 4],
+        ] {
+            assert_eq!(of(change), None);
+        }
     }
 
     #[test]

@@ -53,8 +53,17 @@ impl Guide {
 
     /// Picks the line of a numbered list that has `name`.
     fn pick(&mut self, list: &str, name: &str) -> String {
+        let lines = self.list(list);
+        self.choose(&lines, name)
+    }
+
+    /// Waits for a numbered list.
+    fn list(&mut self, list: &str) -> String {
         self.see(list);
-        let lines = self.see("number [");
+        self.see("number [")
+    }
+
+    fn choose(&mut self, lines: &str, name: &str) -> String {
         let line = lines.lines().find(|line| line.contains(name));
         let line = line.unwrap_or_else(|| panic!("no {name} in:\n{lines}"));
         let number = line.trim().split(')').next().unwrap().to_owned();
@@ -223,7 +232,7 @@ fn a_place_that_is_not_mounted_is_looked_at_when_it_is_chosen() {
         .status();
     assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
     let patient = Loop::over(&disk("patient.img", 8 << 20));
-    let (blank, roomy) = (Loop::over(&disk("blank.img", 3 << 30)), Loop::over(&roomy));
+    let blank = Loop::over(&disk("blank.img", 3 << 30));
     let mut guide = Guide::start();
     guide.pick("Which disk is to be read?", &word(patient.path()));
     guide.answer("Read /dev/", "y");
@@ -234,6 +243,11 @@ fn a_place_that_is_not_mounted_is_looked_at_when_it_is_chosen() {
         let why = guide.see("mkfs.ext4");
         assert!(why.contains("It cannot be taken"), "{why}");
     }
+    // What is plugged in now is there when one looks again.
+    let lines = guide.list("Where shall it go?");
+    let roomy = Loop::over(&roomy);
+    assert!(!lines.contains(&word(roomy.path())), "{lines}");
+    guide.choose(&lines, "look again");
     guide.pick("Where shall it go?", &word(roomy.path()));
     let told = guide.answer("The name", "disk");
     assert!(told.contains("will be mounted on"), "{told}");
