@@ -4,7 +4,7 @@
 //! by chance. What nobody looked at is listed all the same: it is the likely case of a disk that was brought for the purpose.
 //! Somebody looks when the user has chosen it ([`crate::guide::look`]).
 
-use asl_capture::inventory::{Contents, Disk};
+use asl_capture::inventory::{Contents, Disk, Holder};
 use serde::Serialize;
 
 use crate::health::Verdict;
@@ -26,6 +26,29 @@ pub struct Mountable {
     pub fs_type: Option<String>,
     /// The filesystem's label.
     pub label: Option<String>,
+    /// The filesystem's UUID.
+    pub uuid: Option<String>,
+}
+
+impl Mountable {
+    /// Whether the filesystem is on that disk, too: spread over both, or a clone. Mounting the one would write to the other, or
+    /// stand beside it under the same name.
+    pub fn is_also_on(&self, disk: &Disk) -> bool {
+        let Some(uuid) = self.uuid.as_deref() else {
+            return false;
+        };
+        let parts = disk.partitions.iter().map(|part| &part.contents);
+        let mut contents = std::iter::once(&disk.contents).chain(parts);
+        contents.any(|contents| has_uuid(contents, uuid))
+    }
+}
+
+fn has_uuid(contents: &Contents, uuid: &str) -> bool {
+    let of_holder = |holder: &Holder| {
+        let mut parts = holder.partitions.iter();
+        has_uuid(&holder.contents, uuid) || parts.any(|part| has_uuid(&part.contents, uuid))
+    };
+    contents.uuid.as_deref() == Some(uuid) || contents.holders.iter().any(of_holder)
 }
 
 /// Whether a filesystem of this type can be mounted and written to.
@@ -54,6 +77,7 @@ pub fn mountable(disk: &Disk, verdict: Verdict) -> Vec<Mountable> {
             size_bytes,
             fs_type: contents.fs_type.clone(),
             label: contents.label.clone(),
+            uuid: contents.uuid.clone(),
         })
         .collect()
 }
@@ -68,7 +92,7 @@ fn is_free(size_bytes: u64, contents: &Contents) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use asl_capture::inventory::{Holder, Mounted, Partition};
+    use asl_capture::inventory::{Mounted, Partition};
 
     use super::*;
 
@@ -154,6 +178,33 @@ mod tests {
         for verdict in [Verdict::Failing, Verdict::Offline, Verdict::Worn] {
             assert!(mountable(&plain, verdict).is_empty());
         }
+    }
+
+    #[test]
+    fn a_filesystem_over_two_disks_is_on_both() {
+        let part = |uuid: Option<&str>| Contents {
+            uuid: uuid.map(str::to_owned),
+            ..contents(true, Some("btrfs"))
+        };
+        let one = disk("sda", contents(true, None), vec![part(Some("u"))]);
+        let place = &mountable(&one, Verdict::Unknown)[0];
+        let of = |parts| disk("sdb", contents(true, None), parts);
+        assert!(place.is_also_on(&of(vec![part(None), part(Some("u"))])));
+        assert!(!place.is_also_on(&of(vec![part(None), part(Some("v"))])));
+        // In a container that is open.
+        let mut locked = contents(true, Some("crypto_LUKS"));
+        locked.holders.push(Holder {
+            name: "dm-0".to_owned(),
+            path: "/dev/dm-0".to_owned(),
+            kind: None,
+            size_bytes: 1,
+            contents: part(Some("u")),
+            partitions: Vec::new(),
+        });
+        assert!(place.is_also_on(&of(vec![locked])));
+        let nameless = disk("sda", contents(true, None), vec![part(None)]);
+        let place = &mountable(&nameless, Verdict::Unknown)[0];
+        assert!(!place.is_also_on(&of(vec![part(None)])));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::error::{Exit, Result};
 use crate::face::Face;
 use crate::health::Verdict;
 use crate::machine::{self, SurveyedDisk};
+use crate::mountable::Mountable;
 use crate::report::Outcome;
 use crate::text;
 
@@ -38,12 +39,11 @@ fn row(out: &mut dyn Write, name: &str, size: &str, what: &str, rest: &str) -> i
 }
 
 impl Disks {
-    /// Whether a disk has shown that it is the dying one.
-    fn is_patient_known(&self) -> bool {
+    /// The disks that have shown that they are dying.
+    fn patients(&self) -> impl Iterator<Item = &SurveyedDisk> {
         let ails = |verdict| matches!(verdict, Verdict::Worn | Verdict::Failing | Verdict::Offline);
-        self.disks
-            .iter()
-            .any(|listed| !listed.boot_medium && ails(listed.health.verdict))
+        let disks = self.disks.iter();
+        disks.filter(move |listed| !listed.boot_medium && ails(listed.health.verdict))
     }
 
     /// Whether there are places that are not named because any disk may be the dying one.
@@ -51,16 +51,22 @@ impl Disks {
         let mut disks = self.disks.iter();
         let named = disks.any(|listed| !listed.destinations.is_empty());
         let mut disks = self.disks.iter().filter(|listed| !listed.boot_medium);
-        !named && !self.is_patient_known() && disks.any(|listed| !listed.mountable.is_empty())
+        !named
+            && self.patients().next().is_none()
+            && disks.any(|listed| !listed.mountable.is_empty())
     }
 }
 
 impl SurveyedDisk {
-    fn show_mountable(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn show_mountable(&self, out: &mut dyn Write, patients: &[&Self]) -> io::Result<()> {
         if self.boot_medium {
             return Ok(());
         }
-        for place in &self.mountable {
+        let is_patients = |place: &&Mountable| {
+            let mut patients = patients.iter();
+            patients.any(|patient| place.is_also_on(&patient.disk))
+        };
+        for place in self.mountable.iter().filter(|place| !is_patients(place)) {
             let size = text::size(place.size_bytes);
             let path = text::visible(&place.path);
             writeln!(out, "  likely destination, once mounted: {path}, {size}")?;
@@ -75,11 +81,11 @@ impl Outcome for Disks {
             return writeln!(out, "no disks");
         }
         row(out, "DEVICE", "SIZE", "WHAT", "NAME AND USE")?;
-        let known = self.is_patient_known();
+        let patients: Vec<_> = self.patients().collect();
         for listed in &self.disks {
             listed.show(out)?;
-            if known {
-                listed.show_mountable(out)?;
+            if !patients.is_empty() {
+                listed.show_mountable(out, &patients)?;
             }
         }
         if self.disks.iter().all(|listed| listed.boot_medium) {

@@ -110,7 +110,7 @@ pub fn candidates(
         .filter(|surveyed| surveyed.disk.path != patient.disk.path)
     {
         let mountable = surveyed.mountable.iter();
-        found.extend(mountable.map(|mountable| to_mount(surveyed, mountable)));
+        found.extend(mountable.map(|mountable| to_mount(surveyed, mountable, patient)));
     }
     for candidate in &mut found {
         if let Some(room) = candidate.room_bytes
@@ -233,12 +233,13 @@ fn mounted(
     })
 }
 
-fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable) -> Candidate {
+fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable, patient: &SurveyedDisk) -> Candidate {
     let Mountable {
         path,
         size_bytes,
         fs_type,
         label,
+        ..
     } = mountable;
     // Where nobody looked at what is on it, it is known by the name of its disk.
     let (kind, name) = match fs_type {
@@ -249,11 +250,18 @@ fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable) -> Candidate {
         None => ("", surveyed.disk.model.clone()),
     };
     let name = name.unwrap_or_default();
+    let is_patients = mountable.is_also_on(&patient.disk);
+    let unfit = is_patients.then(|| "the disk to be read has the same file system".to_owned());
     let title = format!(
-        "{path:<17} {:>10}  {kind:<6} {} (not mounted)",
+        "{path:<17} {:>10}  {kind:<6} {}",
         text::size(*size_bytes),
         text::fit(&text::visible(&name), 16)
     );
+    // The reason needs the room.
+    let title = match unfit {
+        None => title + " (not mounted)",
+        Some(_) => format!("{path:<17} {kind}"),
+    };
     let mut notes = Vec::new();
     if surveyed.boot_medium {
         notes.push(
@@ -268,7 +276,7 @@ fn to_mount(surveyed: &SurveyedDisk, mountable: &Mountable) -> Candidate {
         },
         title: text::visible(&title).into_owned(),
         room_bytes: Some(*size_bytes),
-        unfit: None,
+        unfit,
         notes,
         stores: Vec::new(),
     }
@@ -428,6 +436,19 @@ mod tests {
             "{:?}",
             only.notes
         );
+    }
+
+    #[test]
+    fn the_patients_own_filesystem_is_not_mounted_by_its_other_half() {
+        let mut disks = [surveyed("sda", "btrfs"), surveyed("sdb", "btrfs")];
+        for listed in &mut disks {
+            listed.disk.partitions[0].contents.uuid = Some("u".to_owned());
+            listed.mountable = mountable(&listed.disk, Verdict::Unknown);
+        }
+        let found = offered(&disks, "");
+        assert_eq!(found.len(), 1, "{found:?}");
+        let why = found[0].unfit.as_deref().unwrap();
+        assert!(why.contains("same file system"), "{why}");
     }
 
     #[test]
