@@ -1,6 +1,7 @@
 //! What a promotion says: 80 columns wide whatever things are called, and what is remembered, retired or asked for in words that can be
 //! acted upon.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -131,8 +132,14 @@ fn whatever_things_are_called_80_columns_are_enough() {
     room.says(room.promotion("other", &["--fork", "--dry-run"]), 0);
     room.says(room.promotion("other", &["--fork"]), 0);
     room.says(status("home"), 0);
+    let taken = large_blocks(&room.at("usb"));
     room.capture("and one more");
-    flip_all(&room.at("usb"), 2 << 20);
+    let fresh: Vec<_> = large_blocks(&room.at("usb"))
+        .difference(&taken)
+        .cloned()
+        .collect();
+    assert!(!fresh.is_empty());
+    fresh.iter().for_each(|block| flip_end(block));
     let accepted = ["--accept-damaged"];
     let damaged = room.says(
         room.promotion("usb", &[&accepted[..], &["--dry-run"]].concat()),
@@ -151,21 +158,22 @@ fn whatever_things_are_called_80_columns_are_enough() {
     room.says(status("usb"), 0);
 }
 
-/// Makes the ends of the blocks that were written last unreadable as what they are.
-fn flip_all(store: &Path, least: u64) {
-    let mut flipped = 0;
-    for entry in walkdir::WalkDir::new(store.join("blocks/sealed")) {
-        let entry = entry.unwrap();
-        let age = entry.metadata().unwrap();
-        let long = age.is_file() && age.len() > 600 << 10;
-        if long && flipped < least {
-            let mut bytes = fs::read(entry.path()).unwrap();
-            let at = bytes.len() - 400;
-            bytes[at] ^= 1;
-            fs::write(entry.path(), bytes).unwrap();
-            flipped += age.len();
-        }
-    }
+/// The blocks of a store that are worth being brought as they are.
+fn large_blocks(store: &Path) -> BTreeSet<PathBuf> {
+    let entries = walkdir::WalkDir::new(store.join("blocks/sealed")).into_iter();
+    let entries = entries.map(|entry| entry.unwrap());
+    entries
+        .filter(|entry| entry.file_type().is_file() && entry.metadata().unwrap().len() > 600 << 10)
+        .map(walkdir::DirEntry::into_path)
+        .collect()
+}
+
+/// Damages what a block says at its end of its contents.
+fn flip_end(block: &Path) {
+    let mut bytes = fs::read(block).unwrap();
+    let at = bytes.len() - 400;
+    bytes[at] ^= 1;
+    fs::write(block, bytes).unwrap();
 }
 
 /// A store that was given up says so wherever its domain is shown, and for whom.
