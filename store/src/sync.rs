@@ -175,7 +175,7 @@ pub struct SyncedInstance {
     pub verified: u64,
     /// Bytes of these.
     pub verified_bytes: u64,
-    /// Files that are not what their log says. Those that our log names already keep nothing from being taken.
+    /// Files that are not what their log says, and that no whole one came for. Those that our log names already keep nothing from being taken.
     pub damaged: Vec<DamagedFile>,
     /// What became of it.
     pub outcome: Outcome,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use asl_store::format::{block_header as bh, block_trailer as bt, frame_header as fh};
 use asl_store::instances::instance_dir;
-use asl_store::sync::{Outcome, SyncObserver, SyncOptions, SyncProgress, SyncReport, sync};
+use asl_store::sync::{Outcome, Side, SyncObserver, SyncOptions, SyncProgress, SyncReport, sync};
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs, OpKind};
 use asl_store::{Error, Result, block};
 use common::*;
@@ -302,6 +302,69 @@ fn what_is_damaged_on_both_sides_is_told_and_kept() {
                     .iter()
                     .all(|(key, bytes)| of.get(key) == Some(bytes))
             }));
+        }
+    }
+}
+
+/// A state file is told of, too, where neither store has it whole, and only where all was to be read.
+#[test]
+fn a_state_that_is_damaged_on_both_sides_is_told() {
+    let b = other();
+    let name = with_ext(&b, "state.bin")[0].clone();
+    for (copy, prefix) in copies_of(&b) {
+        let (a, there) = (copy.fork(), b.fork());
+        a.flip_byte(&format!("{prefix}{name}"), 30).unwrap();
+        there.flip_byte(&name, 40).unwrap();
+        assert!(synced(&a, &there).instances[0].damaged.is_empty());
+        let before = files_of(&a);
+        let of = healed(&a, &there).instances.remove(0);
+        assert!(matches!(of.outcome, Outcome::Equal), "{of:?}");
+        assert_eq!(of.damaged.len(), 1);
+        assert_eq!(
+            (&of.damaged[0].path, of.damaged[0].side),
+            (&name, Side::There)
+        );
+        assert!(of.damaged[0].here.is_some());
+        assert_eq!(files_of(&a), before);
+        assert_eq!(healed(&a, &b).instances[0].healed_files.len(), 1);
+    }
+}
+
+/// Something that is in the way of one whole file, such as a damaged directory, does not keep the others from being healed.
+#[test]
+fn one_name_that_cannot_be_taken_keeps_no_other_file_rotted() {
+    let b = other();
+    for (copy, prefix) in copies_of(&b) {
+        let expected = checked(&copy);
+        let a = copy.fork();
+        let mut names = paths_of(&b);
+        names.extend(with_ext(&b, ".idx"));
+        for name in &names {
+            a.flip_byte(&format!("{prefix}{name}"), 300).unwrap();
+        }
+        for name in [&names[0], &names[names.len() - 1]] {
+            let a = a.fork();
+            let path = format!("{prefix}{name}");
+            let rotted = a.read_file(&path).unwrap();
+            let bad = path.clone();
+            a.set_hook(move |op| {
+                let named = op.kind == OpKind::Rename && op.to.as_deref() == Some(&bad);
+                named.then_some(EIO)
+            });
+            let of = healed(&a, &b).instances.remove(0);
+            a.clear_faults();
+            assert!(matches!(of.outcome, Outcome::Equal), "{of:?}");
+            assert_eq!(of.healed_files.len(), names.len() - 1, "{path}");
+            assert_eq!(of.damaged.len(), 1, "{path}");
+            assert_eq!(
+                (&of.damaged[0].path, of.damaged[0].side),
+                (name, Side::Here)
+            );
+            assert!(of.damaged[0].here.is_some());
+            assert_eq!(a.read_file(&path).unwrap(), rotted, "{path}");
+            assert!(with_ext(&a, ".new").is_empty());
+            assert_eq!(healed(&a, &b).instances[0].healed_files.len(), 1);
+            assert_eq!(checked(&a), expected, "{path}");
         }
     }
 }

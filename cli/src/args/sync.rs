@@ -43,7 +43,7 @@ what is damaged gives way to a whole copy, or stays where there is none. Where
 nothing is at PATH, it becomes a mirror of OTHER; --expect says of which domain
 OTHER must be. Interrupted, the same command goes on.
 Exit: 0 everything came, 1 interrupted, 3 came without what is damaged there,
-10 something is damaged there and was not taken, 11 not of the same domain,
+10 something is damaged and did not come whole, 11 not of the same domain,
 12 one log has two histories, or this store is an old copy.")]
 pub struct StoreSync {
     /// The other store's directory

@@ -31,10 +31,13 @@ struct Synced {
     /// Whether the logs of both stores are the same now.
     equal: bool,
     dry_run: bool,
-    /// Whether every byte that was here was read; with `--both`, of both.
+    /// Whether every block that is here was read; with `--both`, of both. Not where only one store has some.
     verified: bool,
     /// Why it ended early.
     stopped: Option<&'static str>,
+    /// Whether what is here was to be read.
+    #[serde(skip)]
+    asked: bool,
 }
 
 /// What became of one instance.
@@ -66,13 +69,15 @@ struct InstanceObject {
     exit: Exit,
 }
 
-/// A file of the other store that is not what its log says.
+/// A file that is not what its log says, and that no whole one came for.
 #[derive(Debug, Serialize)]
 struct DamagedObject {
     file: String,
     what: String,
     /// What is wrong with the file that it was to replace, and which is kept.
     also: Option<String>,
+    /// Why it was not replaced although the other copy is whole.
+    kept: Option<String>,
 }
 
 /// A file that was lost or damaged and is whole again.
@@ -123,10 +128,18 @@ impl InstanceObject {
             }
             _ => None,
         };
-        let damaged = one.damaged.into_iter().map(|damaged| DamagedObject {
-            file: damaged.path,
-            what: wrong(&damaged.error),
-            also: damaged.here.as_ref().map(wrong),
+        let damaged = one.damaged.into_iter().map(|damaged| {
+            let (error, here) = (wrong(&damaged.error), damaged.here.as_ref().map(wrong));
+            let (what, also, kept) = match (damaged.side, here) {
+                (Side::Here, Some(here)) => (here, None, Some(error)),
+                (_, here) => (error, here, None),
+            };
+            DamagedObject {
+                file: damaged.path,
+                what,
+                also,
+                kept,
+            }
         });
         let healed = one.healed_files.into_iter().map(|healed| HealedObject {
             file: healed.path,
@@ -235,6 +248,13 @@ impl InstanceObject {
             if let Some(also) = &damaged.also {
                 writeln!(out, "    the other copy, too: {}", text::visible(also))?;
             }
+            if let Some(kept) = &damaged.kept {
+                writeln!(
+                    out,
+                    "    the other copy is whole and cannot take its place:"
+                )?;
+                writeln!(out, "    {}", text::visible(kept))?;
+            }
         }
         Ok(())
     }
@@ -299,6 +319,10 @@ impl Outcome for Synced {
             (true, _, _) => writeln!(out, "interrupted"),
             (_, true, false) => writeln!(out, "both have the same records now{}", self.state()),
             (_, true, true) => writeln!(out, "then both would have the same records"),
+            (_, false, _) if self.asked => writeln!(
+                out,
+                "the two are not equal; no more was read than is said here"
+            ),
             (_, false, _) => writeln!(out, "the two are not equal"),
         }
     }
@@ -390,7 +414,8 @@ fn result(args: &StoreSync, brought: SyncReport, back: Option<SyncReport>) -> Sy
         instances: objects(brought),
         equal,
         dry_run: args.dry_run,
-        verified: args.verify && !stopped,
+        verified: args.verify && !stopped && equal,
+        asked: args.verify,
         stopped: stopped.then_some("interrupted"),
     }
 }
@@ -526,8 +551,24 @@ fn interrupted(
 /// The command that goes on.
 fn again(path: &Path, args: &StoreSync) -> String {
     let (path, other) = (text::shell_path(path), text::shell_path(&args.other));
-    let verify = if args.verify { " --verify" } else { "" };
-    format!("asl store sync {other}{verify} --store {path}")
+    let mut command = format!("asl store sync {other}");
+    for (is_given, flag) in [
+        (args.verify, " --verify"),
+        (args.both, " --both"),
+        (args.ephemeral, " --ephemeral"),
+        (args.unmounted_ok, " --unmounted-ok"),
+    ] {
+        if is_given {
+            command += flag;
+        }
+    }
+    // A mirror that was begun has no log yet, so it must be said again of what.
+    match args.expect {
+        Some(Expected::NoDomain) => command += " --expect none",
+        Some(Expected::Domain(id)) => command += &format!(" --expect {id}"),
+        None => {}
+    }
+    format!("{command} --store {path}")
 }
 
 /// What to do next, by the worst that happened.
@@ -535,6 +576,8 @@ fn advise(face: &Face, args: &StoreSync, path: &Path, (there, synced): (&Judged,
     let other = text::shell_path(&args.other);
     let place = text::shell_path(path);
     let has = |outcome: &str| synced.all().any(|one| one.outcome == outcome);
+    let damaged = || synced.all().flat_map(|one| &one.damaged);
+    let is_block = |file: &DamagedObject| file.file.starts_with("blocks/");
     let words = if has("forked") {
         "hint: it was written to in two places. Write to neither, and decide which one counts; what \
          the other has is read there: asl captures --store "
@@ -548,7 +591,7 @@ fn advise(face: &Face, args: &StoreSync, path: &Path, (there, synced): (&Judged,
         )
     } else if has("damaged") {
         format!(
-            "hint: see what is hit: asl store diff {other} --store {place}; from another copy that \
+            "hint: see what is hit: asl store verify --store {other}; from another copy that \
              is whole the rest comes, or without it: {} --accept-damaged",
             again(path, args)
         )
@@ -556,12 +599,23 @@ fn advise(face: &Face, args: &StoreSync, path: &Path, (there, synced): (&Judged,
         format!("hint: see what is wrong: asl store verify --store {other}")
     } else if synced.stopped.is_some() {
         format!("to go on: {}", again(path, args))
-    } else if synced.all().any(|one| !one.damaged.is_empty()) && !args.accept_damaged {
+    } else if damaged().any(|file| file.kept.is_some()) {
+        format!(
+            "hint: a whole copy cannot take the name of what is damaged here. Look at that file and \
+             its directory, move away what is in the way, and repeat: {}",
+            again(path, args)
+        )
+    } else if damaged().next().is_some() && !damaged().any(is_block) {
+        format!(
+            "hint: only caches are damaged, in both; to make those here anew: asl store repair \
+             --store {place}"
+        )
+    } else if damaged().next().is_some() && !args.accept_damaged {
         format!(
             "hint: it is damaged in both, and stays as it is. A third copy may have it whole: asl \
              store sync ANOTHER --verify --store {place}"
         )
-    } else if !synced.equal && !args.dry_run && synced.back.is_none() {
+    } else if !synced.equal && !args.dry_run && !args.both {
         format!(
             "to bring over the other way, too: {} --both",
             again(path, args)

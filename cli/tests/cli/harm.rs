@@ -190,6 +190,79 @@ fn one_hint_after_the_other_heals_what_rotted() {
     }
 }
 
+/// What only this store has is not read by a sync, and it does not say so.
+#[test]
+fn a_sync_says_of_no_block_that_it_was_read_that_was_not() {
+    let harmed = Harmed::new();
+    let mirror = harmed.room.path().join("mirror");
+    let (store, path) = (harmed.store(), mirror.to_str().unwrap());
+    let mut make = vec!["store", "sync", store.to_str().unwrap(), "--store", path];
+    make.extend(["--expect", "none", "--ephemeral"]);
+    let mirrored = asl(&make);
+    assert!(mirrored.status.success(), "{}", shown(&mirrored));
+    let sync = ["store", "sync", path, "--verify", "--json"];
+    let equal = object(&harmed.asl(&sync));
+    assert_eq!(equal["verified"], true, "{equal}");
+    let file = harmed.room.path().join("more");
+    fs::write(&file, "one more").unwrap();
+    let put = harmed.asl(&["put", file.to_str().unwrap()]);
+    assert!(put.status.success(), "{}", shown(&put));
+    let ahead = object(&harmed.asl(&sync));
+    assert_eq!(ahead["instances"][0]["outcome"], "ahead", "{ahead}");
+    assert_eq!(ahead["verified"], false, "{ahead}");
+}
+
+/// A mirror that did not come to be has no log: the hint names again what it is to be of, and works as it stands.
+#[test]
+fn the_hint_for_a_mirror_of_a_damaged_store_works_as_it_stands() {
+    let harmed = Harmed::new();
+    let mirror = harmed.room.path().join("a mirror");
+    let store = harmed.store();
+    let file = largest_block(&store);
+    let mut rotted = fs::read(&file).unwrap();
+    rotted[300] ^= 1;
+    fs::write(&file, &rotted).unwrap();
+    let mut make = vec!["store", "sync", store.to_str().unwrap(), "--store"];
+    make.extend([mirror.to_str().unwrap(), "--expect", "none", "--ephemeral"]);
+    let refused = asl(&make);
+    assert_eq!(refused.status.code(), Some(10), "{}", shown(&refused));
+    let seen = typed(&hinted(&refused, "asl store verify"));
+    assert_eq!(seen.status.code(), Some(10), "{}", shown(&seen));
+    let taken = typed(&hinted(&refused, "asl store sync"));
+    assert_eq!(taken.status.code(), Some(3), "{}", shown(&taken));
+    assert!(mirror.join("log/log-0000000000000000.asl").exists());
+}
+
+/// A directory where a block was: told of, with what to do, and the next sync after that heals.
+#[test]
+fn what_is_in_the_way_of_a_whole_block_is_told_and_moved_away() {
+    let harmed = Harmed::new();
+    let mirror = harmed.room.path().join("mirror");
+    let (store, path) = (harmed.store(), mirror.to_str().unwrap());
+    let mut make = vec!["store", "sync", store.to_str().unwrap(), "--store", path];
+    make.extend(["--expect", "none", "--ephemeral"]);
+    let mirrored = asl(&make);
+    assert!(mirrored.status.success(), "{}", shown(&mirrored));
+    let file = largest_block(&store);
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let told = harmed.asl(&["store", "sync", path, "--verify"]);
+    assert_eq!(told.status.code(), Some(10), "{}", shown(&told));
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(said.contains("the other copy is whole"), "{said}");
+    let found = object(&harmed.asl(&["store", "sync", path, "--verify", "--json"]));
+    let damaged = &found["instances"][0]["damaged"][0];
+    assert!(
+        damaged["kept"].as_str().unwrap().contains("rename"),
+        "{found}"
+    );
+    fs::remove_dir(&file).unwrap();
+    let healed = typed(&hinted(&told, "asl store sync"));
+    assert!(healed.status.success(), "{}", shown(&healed));
+    assert_eq!(fs::read(&file).unwrap(), whole);
+}
+
 /// One wrong byte is found, and what it hits is named.
 #[test]
 fn verify_names_the_captures_and_ranges_that_damage_hits() {

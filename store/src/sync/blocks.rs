@@ -10,7 +10,8 @@
 //!
 //! Crash: up to step 3 a file that the next sync removes, and what was damaged here is as it was; from then on one that our log names
 //! already, or none yet, and that the next sync finds. At no moment is there neither: a damaged file still has frames that can be
-//! read, so it goes only when a whole one takes its place, and stays where the other store's is damaged as well.
+//! read, so it goes only when a whole one takes its place, and stays where the other store's is damaged as well. Where its name
+//! cannot be taken, that is told, and the other files are healed all the same.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -18,7 +19,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::survey::Source;
-use super::{Plan, SyncObserver, SyncOptions, SyncProgress};
+use super::{Plan, Side, SyncObserver, SyncOptions, SyncProgress};
 use crate::block::{self, Sealed};
 use crate::current;
 use crate::error::{Error, Result};
@@ -35,12 +36,14 @@ const WORKERS_MAX: usize = 4;
 /// Where files are until they are checked.
 pub(super) const INGEST_DIR: &str = "tmp/ingest";
 
-/// A file of the other store that is not what its log says, so that it is not taken.
+/// A file that is not what its log says, and that no whole one came for.
 #[derive(Debug)]
 pub struct DamagedFile {
-    /// The file there, relative to the instance.
+    /// The file, relative to the instance.
     pub path: String,
-    /// What is wrong.
+    /// Why none came: theirs is damaged, or theirs is whole and cannot take the place of ours.
+    pub side: Side,
+    /// What is wrong there.
     pub error: Error,
     /// What is wrong with ours, where our log names the file already. It is left as it is.
     pub here: Option<Error>,
@@ -126,8 +129,9 @@ impl Brought {
                     self.with_lists.push(one.id);
                 }
             }
-            Done::Damaged { error, was } => self.damaged.push(DamagedFile {
+            Done::Damaged { side, error, was } => self.damaged.push(DamagedFile {
                 path: block::sealed_path(&Digest(digest)),
+                side,
                 error,
                 here: was.filter(|_| one.heals),
             }),
@@ -146,8 +150,9 @@ enum Done {
         /// What was wrong with ours.
         was: Option<Error>,
     },
-    /// Theirs is damaged.
+    /// Theirs is damaged, or cannot take the place of ours.
     Damaged {
+        side: Side,
         error: Error,
         /// What is wrong with ours.
         was: Option<Error>,
@@ -160,6 +165,18 @@ pub(super) enum Failed {
     Theirs(Error),
     /// Ours cannot be written, or not be read back.
     Ours(Error),
+    /// A whole one is here and cannot get its name: another thing has it, or its directory is damaged.
+    Name(Error),
+}
+
+impl Failed {
+    /// For a failure to give a whole file its name.
+    pub(super) fn name(error: Error) -> Self {
+        match error.is_full() {
+            true => Self::Ours(error),
+            false => Self::Name(error),
+        }
+    }
 }
 
 /// A block that is wanted, or that is to be read.
@@ -337,8 +354,15 @@ fn see_to(plan: &Plan, one: &Wanted, options: &SyncOptions, progress: &Progress)
             shared,
             was,
         }),
-        Err(Failed::Theirs(error)) if still_there(&*plan.from) => Ok(Done::Damaged { error, was }),
-        Err(Failed::Theirs(error) | Failed::Ours(error)) => Err(error),
+        Err(Failed::Theirs(error)) if still_there(&*plan.from) => {
+            let side = Side::There;
+            Ok(Done::Damaged { side, error, was })
+        }
+        Err(Failed::Name(error)) if one.heals && !has_vanished(&*plan.into, &error) => {
+            let side = Side::Here;
+            Ok(Done::Damaged { side, error, was })
+        }
+        Err(Failed::Theirs(error) | Failed::Ours(error) | Failed::Name(error)) => Err(error),
     }
 }
 
@@ -501,7 +525,7 @@ fn bring_block(plan: &Plan, wanted: &Wanted, replaces: bool) -> Result<(Sealed, 
             into.sync_dir(block::OPEN_DIR)
                 .map_err(|error| Failed::Ours(Error::io("sync", block::OPEN_DIR)(error)))?;
         } else {
-            block::publish(into, &ingest, &digest).map_err(Failed::Ours)?;
+            block::publish(into, &ingest, &digest).map_err(Failed::name)?;
         }
         Ok((sealed, shared))
     })();
@@ -585,6 +609,7 @@ pub(super) fn check_all_lists(
                     .map_err(Error::io("remove", &path))?;
                 brought.damaged.push(DamagedFile {
                     path,
+                    side: Side::There,
                     error,
                     here: None,
                 });

@@ -16,7 +16,7 @@ use super::blocks::{
     Brought, DamagedFile, Failed, HealedFile, INGEST_DIR, Progress, copy, has_vanished, still_there,
 };
 use super::survey::{Source, Standing};
-use super::{Plan, SyncOptions};
+use super::{Plan, Side, SyncOptions};
 use crate::current;
 use crate::error::{Error, Result};
 use crate::format;
@@ -70,11 +70,15 @@ pub(super) fn bring_caches(
                     .healed_files
                     .extend(was.map(|was| HealedFile { path, was }));
             }
-            Err(Failed::Theirs(error)) if still_there(&*plan.from) => {
-                let here = was;
-                brought.damaged.push(DamagedFile { path, error, here });
+            Err(failed) => {
+                let (side, error) = side_of(plan, failed, known)?;
+                brought.damaged.push(DamagedFile {
+                    path,
+                    side,
+                    error,
+                    here: was,
+                });
             }
-            Err(Failed::Theirs(error) | Failed::Ours(error)) => return Err(error),
         }
     }
     let before = plan.before.map_or(0, |head| head.position.0);
@@ -105,12 +109,32 @@ pub(super) fn bring_caches(
                     .healed_files
                     .extend(was.map(|was| HealedFile { path, was }));
             }
-            // Without it the log is read from its beginning.
-            Err(Failed::Theirs(_)) if still_there(&*plan.from) => {}
-            Err(Failed::Theirs(error) | Failed::Ours(error)) => return Err(error),
+            // Without it the log is read from its beginning: told of only where all of ours was to be read.
+            Err(failed) => {
+                let (side, error) = side_of(plan, failed, known)?;
+                if let Some(was) = was.filter(|_| options.verify) {
+                    brought.damaged.push(DamagedFile {
+                        path,
+                        side,
+                        error,
+                        here: Some(was),
+                    });
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Which side it is that keeps one file from being whole; an error where it is more than the one file.
+fn side_of(plan: &Plan, failed: Failed, known: bool) -> Result<(Side, Error)> {
+    match failed {
+        Failed::Theirs(error) if still_there(&*plan.from) => Ok((Side::There, error)),
+        Failed::Name(error) if known && !has_vanished(&*plan.into, &error) => {
+            Ok((Side::Here, error))
+        }
+        Failed::Theirs(error) | Failed::Ours(error) | Failed::Name(error) => Err(error),
+    }
 }
 
 /// The segments that our log names at its end, of which the file must be what theirs is.
@@ -198,9 +222,9 @@ fn bring_pinned(
     }
     let into = &*plan.into;
     ensure_dirs(into).map_err(Failed::Ours)?;
-    let ours = |action, path: &str| {
+    let name = |action, path: &str| {
         let path = path.to_owned();
-        move |error| Failed::Ours(Error::io(action, path)(error))
+        move |error| Failed::name(Error::io(action, path)(error))
     };
     let ingest = format!("{INGEST_DIR}/{digest}.new");
     let done = (|| {
@@ -215,13 +239,13 @@ fn bring_pinned(
         }
         let mut parent = "";
         for dir in dirs {
-            into.create_dir(dir).map_err(ours("create", dir))?;
-            into.sync_dir(parent).map_err(ours("sync", parent))?;
+            into.create_dir(dir).map_err(name("create", dir))?;
+            into.sync_dir(parent).map_err(name("sync", parent))?;
             parent = dir;
         }
         into.rename(&ingest, path)
-            .map_err(ours("rename", &ingest))?;
-        into.sync_dir(parent).map_err(ours("sync", parent))?;
+            .map_err(name("rename", &ingest))?;
+        into.sync_dir(parent).map_err(name("sync", parent))?;
         Ok((len, shared))
     })();
     if done.is_err() {
