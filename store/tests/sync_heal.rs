@@ -3,6 +3,7 @@
 //! `ASL_TEST_ALL=1` tries every operation and more bytes.
 
 mod common;
+mod forge;
 mod pair;
 
 use std::sync::Mutex;
@@ -12,7 +13,7 @@ use asl_store::format::{block_header as bh, block_trailer as bt, frame_header as
 use asl_store::instances::instance_dir;
 use asl_store::sync::{Outcome, Side, SyncObserver, SyncOptions, SyncProgress, SyncReport, sync};
 use asl_store::vfs::fault::{CrashPolicy, FailMode, FaultVfs, OpKind};
-use asl_store::{Error, Result, block};
+use asl_store::{Compression, Error, Hint, Result, block, format, put_reader};
 use common::*;
 use pair::*;
 
@@ -693,4 +694,47 @@ fn what_an_interrupted_sync_brought_is_read_again() {
     assert!(matches!(of.outcome, Outcome::Taken), "{of:?}");
     assert_eq!((of.blocks as usize, of.healed), (names.len(), 0));
     assert_eq!(checked(&a), checked(&whole));
+}
+
+/// A log that names a block of ours once more cannot have it removed, although its list looks wrong while a part of it is rotted here.
+#[test]
+fn a_block_that_is_named_twice_is_not_removed() {
+    let there = store(9);
+    let mut w = writer(&there, 10).unwrap();
+    let long = noise(2000, 300_000);
+    put_reader(
+        &mut w,
+        &mut &long[..],
+        Hint::Stream,
+        None,
+        Compression::Auto,
+    )
+    .unwrap();
+    w.finish().unwrap();
+    let (a, id) = (store(1), id_of(&there));
+    synced(&a, &there);
+    let files = paths_of(&there);
+    let place = |path: &str| format!("{}/{path}", instance_dir(&id));
+
+    let mut forge = forge::Forge::of(&there);
+    let newest = forge.nth(format::RECORD_SEAL, files.len() - 1);
+    let mut again = forge.records[newest].clone();
+    let payload = &mut again.payload;
+    let number = format::seal_payload::BLOCK_ID.get(payload) + 1;
+    format::seal_payload::BLOCK_ID.set(payload, number);
+    again.flags = 0;
+    forge.records.push(again);
+    let forged = forge.done();
+
+    for rotted in &files {
+        let a = a.fork();
+        let mut bytes = a.read_file(&place(rotted)).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        a.write_file(&place(rotted), &bytes).unwrap();
+        let _ = try_sync(&a, &forged);
+        for file in &files {
+            assert!(a.read_file(&place(file)).is_ok(), "{rotted}: {file}");
+        }
+    }
 }

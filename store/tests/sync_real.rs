@@ -163,3 +163,28 @@ fn a_hard_link_is_copied_and_never_linked() {
     fs::write(room.path().join("another name"), b"changed").unwrap();
     assert!(is_whole(&ours));
 }
+
+/// A state file of any length is read no further than one can be.
+#[test]
+fn a_file_that_is_too_long_is_not_read() {
+    let room = tempfile::tempdir().unwrap();
+    let there = store(room.path(), "there", 2);
+    let here = room.path().join("here");
+    copy_all(&there, &here);
+    for path in [&here, &there] {
+        let state = file_below(&path.join("snapshots")).with_file_name("state.bin");
+        let file = fs::File::options().write(true).open(state).unwrap();
+        file.set_len(1 << 42).unwrap();
+    }
+    for dry_run in [true, false] {
+        let options = SyncOptions {
+            verify: true,
+            dry_run,
+            ..SyncOptions::default()
+        };
+        let report = sync(&files(&here), &files(&there), &context(7), &options, &()).unwrap();
+        let damaged = &report.instances[0].damaged;
+        assert_eq!(damaged.len(), 1, "{damaged:?}");
+        assert!(damaged[0].path.ends_with("state.bin"), "{damaged:?}");
+    }
+}

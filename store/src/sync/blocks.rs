@@ -583,7 +583,8 @@ pub(super) fn copy(
 }
 
 /// Checks the keys of lists in the blocks that were brought, now that all parts are here. A block with one that does not name
-/// its bytes is removed again. Where other files are missing, so may parts be, which is not the list's fault.
+/// its bytes is removed again, unless our log named it before: a log that names one block twice takes nothing from us. Where other files
+/// are missing, so may parts be, which is not the list's fault.
 pub(super) fn check_all_lists(
     plan: &Plan,
     source: &Source,
@@ -591,6 +592,11 @@ pub(super) fn check_all_lists(
     store: &StoreHandle,
 ) -> Result<()> {
     let some_missing = !brought.damaged.is_empty();
+    let before = plan.before.map_or(0, |head| head.position.0);
+    let is_ours = |digest: &[u8; 32]| {
+        let mut named = source.state.blocks.values();
+        named.any(|info| info.digest == *digest && info.position < before)
+    };
     for id in std::mem::take(&mut brought.with_lists) {
         let Some(info) = source.state.block(id) else {
             continue;
@@ -604,9 +610,11 @@ pub(super) fn check_all_lists(
         match check_lists(&*file, &path, &sealed, store, some_missing) {
             Ok(()) => {}
             Err(error @ Error::Damaged { .. }) => {
-                plan.into
-                    .remove(&path)
-                    .map_err(Error::io("remove", &path))?;
+                if !is_ours(&info.digest) {
+                    plan.into
+                        .remove(&path)
+                        .map_err(Error::io("remove", &path))?;
+                }
                 brought.damaged.push(DamagedFile {
                     path,
                     side: Side::There,

@@ -257,15 +257,22 @@ fn bring_pinned(
 fn digest_of(file: &dyn VfsFile, path: &str, context: &str) -> Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     let mut buf = vec![0; HASH_BYTES];
+    let len = file.len().map_err(Error::io("read", path))?;
+    if len > format::FILE_LEN_MAX {
+        let what = "longer than any file of a store";
+        return Err(Error::damaged(path, len, what));
+    }
     let mut at = 0;
-    loop {
+    while at < len {
+        let want = usize::try_from(len - at).map_or(HASH_BYTES, |rest| rest.min(HASH_BYTES));
         let got = file
-            .read_at(at, &mut buf)
+            .read_at(at, &mut buf[..want])
             .map_err(Error::io("read", path))?;
         if got == 0 {
-            return Ok((Digest(*hasher.finalize().as_bytes()), at));
+            break;
         }
         hasher.update(&buf[..got]);
         at += got as u64;
     }
+    Ok((Digest(*hasher.finalize().as_bytes()), at))
 }
