@@ -43,8 +43,8 @@ pub(super) struct Standing {
     pub(super) scan: Scan,
 }
 
-/// Finds out; `target` is none where the domain is still to be founded. With `fork`, another history is one of its own; with `accept_rebuilt`, one that was made again after a loss is the
-/// same.
+/// Finds out; `target` is none where the domain is still to be founded. With `fork`, another history is one of its own; with
+/// `accept_rebuilt`, one that was made again after a loss is the same.
 pub(super) fn standing(
     source: &Instance,
     child: &Domain,
